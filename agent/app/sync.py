@@ -1,0 +1,319 @@
+"""The sync process: outbox -> cloud, receipts -> outbox. It sees no camera and no model."""
+
+import json
+import logging
+import random
+import secrets
+import threading
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import Any
+
+from agent.app import Stop
+from agent.app.shipping import Shipping
+from agent.carrier import Carrier, Threads
+from agent.config import Config
+from agent.core import health, tallies
+from agent.core.backlog import Backlog
+from agent.core.records import moment
+from agent.host.clock import SystemClock, boot_id
+from agent.host.metrics import Metrics, Sample
+from agent.host.process import rss_bytes
+from agent.link.doorbell import Doorbell
+from agent.link.https import Https
+from agent.link.mqtt import WILL_DELAY_S, options
+from agent.link.pictures import PictureReader
+from agent.ports import Lane
+from agent.store.database import BUSY_ERRORS, DISK_ERRORS
+from agent.store.frames import FrameSender
+from agent.store.sender import Sender
+from agent.store.spool import Spool
+from agent.store.verdicts import VerdictStore
+from agent.uplink import Uplink, Who
+from wire import envelope, topics
+from wire.mqtt import Session, Will
+from wire.records import CameraStatus, FramesStatus, ModelName, NightStatus, OutboxStatus, Status
+
+log = logging.getLogger(__name__)
+
+STOP_DRAIN_S = 3.0
+"""What a stop waits for receipts of what is on its way."""
+
+DISK_PAUSE_S = 1.0
+
+THIN_EVERY_S = 600.0
+"""How often old verdicts are thinned out."""
+
+
+class Sync:
+    """Everything sync is made of, started and stopped in order."""
+
+    def __init__(self, config: Config, stop: Stop) -> None:
+        self._config = config
+        self._stop = stop
+        self._clock = SystemClock()
+        self._boot = boot_id()
+        rng = random.Random(f"{config.device.id}/{secrets.token_hex(4)}")  # noqa: S311 - spreads retries
+        opts = options(config, self._make_will)
+        self._sender = Sender(config.device.state_dir, config.outbox.reserve)
+        self._connection_id = secrets.token_hex(8)
+        self._link = Session(opts, rng)
+        self._doorbell = Doorbell(config.device.runtime_dir / "doorbell", self._ring)
+        state_dir = config.device.state_dir
+        self._verdicts = VerdictStore(state_dir)
+        self._thin_at_ns = 0
+        who = Who(config.device.id, config.device.store, version("shelfwire"), self._boot)
+        self._uplink = Uplink(
+            who,
+            self._sender,
+            self._link,
+            self._clock,
+            rng,
+            verdicts=self._verdicts,
+            receipt_timeout_s=config.cloud.receipt_timeout,
+            describe=self.describe,
+            pictures=PictureReader(config.device.runtime_dir / "pictures").changed,
+        )
+        self._spool = Spool(state_dir, max_bytes=config.spool.max_bytes, keep_free_bytes=config.spool.keep_free)
+        self._frames = FrameSender(state_dir, self._spool)
+        self._carrier = self._make_carrier()
+        self._carrying = threading.Thread(target=self._carry, name="carrier", daemon=True)
+        own = random.Random(rng.random())  # noqa: S311 - spreads retries
+        self._shipping = Shipping(config, self._clock, own, stop.crash) if config.frames_may_leave else None
+        self._metrics = Metrics(config.metrics.sync_port, self._samples)
+        self._noted_link: dict[str, object] = {}
+        self._busy = False
+
+    def _make_carrier(self) -> Carrier:
+        config = self._config
+        http = None
+        if config.frames_may_leave and config.cloud.api is not None:
+            http = Https(config.cloud.api, config.cloud.ca_file, version("shelfwire"))
+        window = config.serverless.window
+        pool = Threads({Lane.OFFLOAD: window, Lane.REVIEW: 1} if http is not None else {})
+        rng = random.Random(f"{config.device.id}/{secrets.token_hex(4)}")  # noqa: S311 - spreads retries
+        return Carrier(
+            config.device.id, self._boot, self._frames, self._spool, http, pool, self._clock, rng, window=window
+        )
+
+    def _ring(self) -> None:
+        self._link.nudge("doorbell")
+        self._carrier.ring()
+
+    def run(self) -> None:
+        """Work until stopped."""
+        self._link.start()
+        self._carrying.start()
+        if self._shipping is not None:
+            self._shipping.start()
+        self._doorbell.start()
+        while not self._stop.event.is_set():
+            self._turn()
+        self._shut_down()
+
+    def _turn(self) -> None:
+        try:
+            self._uplink.turn()
+            self._note_link()
+            self._thin()
+            self._busy = False
+        except BUSY_ERRORS as error:
+            # What could not be deleted is sent again and suppressed in the cloud; a verdict comes again.
+            if not self._busy:
+                log.error("the store is in use by another process that does not let go (%s); it is tried again", error)
+            self._busy = True
+            self._sender.begin()
+        except DISK_ERRORS as error:
+            # A DELETE needs space too. What could not be deleted is sent again and suppressed in the cloud.
+            log.error("the store cannot be written: %s", error)
+            self._sender.reserve.give_up()
+            self._sender.begin()
+            self._clock.wait(self._stop.event, DISK_PAUSE_S)
+
+    def _carry(self) -> None:
+        """Run the carrier on its thread, and end it in order: what is on its way may still come back."""
+        try:
+            while not self._stop.event.is_set():
+                try:
+                    self._carrier.turn()
+                except (*BUSY_ERRORS, *DISK_ERRORS) as error:
+                    log.error("the store cannot be written: %s", error)
+                    self._clock.wait(self._stop.event, DISK_PAUSE_S)
+            deadline_ns = self._clock.now().boot_ns + int(STOP_DRAIN_S * 1e9)
+            while not self._carrier.idle and self._clock.now().boot_ns < deadline_ns:
+                self._carrier.receive(0.1)
+        except (*BUSY_ERRORS, *DISK_ERRORS) as error:
+            log.error("the store cannot be written at the stop: %s; what came back is sent again", error)
+        except Exception:
+            log.exception("the carrier died")
+            self._stop.crash()
+
+    def _thin(self) -> None:
+        """Thin out old verdicts now and then, by a clock that can be trusted."""
+        now = self._clock.now()
+        if now.boot_ns >= self._thin_at_ns and self._clock.trust() == "synced":
+            self._thin_at_ns = now.boot_ns + int(THIN_EVERY_S * 1e9)
+            self._verdicts.thin(now.wall_ns)
+
+    def _note_link(self, *, stopped: bool = False) -> None:
+        """Keep the state of the connection in the store when it changes, for `status`."""
+        down = self._uplink.down or self._uplink.refused
+        link: dict[str, object] = {
+            "connected": self._link.connected and not stopped,
+            "broker": self._config.cloud.broker,
+            "code": down.code if down else "",
+            "message": down.text if down else "",
+            "hint": down.hint if down else "",
+        }
+        if link != self._noted_link:
+            self._sender.set_fact("sync", json.dumps({**link, "at": moment(self._clock.now().wall_ns)}))
+            self._noted_link = link
+
+    def _shut_down(self) -> None:
+        """Take the receipts that are on their way, say goodbye, leave."""
+        if self._shipping is not None:
+            self._shipping.stop()
+        try:
+            self._take_leave()
+        except (*BUSY_ERRORS, *DISK_ERRORS) as error:
+            log.error("the store cannot be written at the stop: %s; what was on its way is sent again", error)
+        self._doorbell.stop()
+        self._link.stop()
+        self._carrying.join(STOP_DRAIN_S + 1.0)
+        self._metrics.close()
+        if not self._carrying.is_alive():
+            self._frames.close()
+        self._verdicts.close()
+        self._sender.close()
+
+    def _take_leave(self) -> None:
+        deadline_ns = self._clock.now().boot_ns + int(STOP_DRAIN_S * 1e9)
+        while self._link.connected and not self._uplink.idle and self._clock.now().boot_ns < deadline_ns:
+            self._uplink.receive_only()
+        self._uplink.say_goodbye(self.describe(state="offline", reason="stopped"))
+        self._note_link(stopped=True)
+
+    def _make_will(self) -> Will:
+        """Make the last will of a new connection: it counts only as long as no later connection has spoken."""
+        self._connection_id = secrets.token_hex(8)
+        source = envelope.device_source(self._config.device.id)
+        status = Status(state="offline", session=self._connection_id, reason="connection lost")
+        stamp = self._clock.now()
+        payload = envelope.seal_message("status", source, status, envelope.utc(stamp.wall_ns))
+        name = topics.topic(self._config.device.id, topics.STATUS)
+        return Will(name, payload, WILL_DELAY_S, envelope.CONTENT_TYPE)
+
+    def describe(self, state: str = "online", reason: str = "") -> Status:
+        """Put the device's status together from the outbox and vision's last report."""
+        report = self._report()
+        cameras = tuple(_camera(item) for item in report.get("cameras", ()))
+        counters = self._sender.counters()
+        dead = self._sender.dead()
+        frames = tallies.frames(counters)
+        self._spool.committed((), counters["pictures:bytes"])
+        facts = health.Facts(
+            vision_age_s=self._vision_age_s(report),
+            store_trouble=report.get("store_trouble", ""),
+            evicted=tallies.evicted(counters),
+            dead=dead,
+            clock=self._clock.trust(),
+            cameras=len(cameras),
+            cameras_ill=tuple(c.name for c in cameras if c.phase in ("failed", "stalled")),
+            function_down=self._carrier.why_down if self._config.frames_may_leave else "",
+            spool_full=self._config.frames_may_leave and self._spool.room_bytes() < health.SPOOL_FULL_BYTES,
+            frames_refused=self._sender.dead_frames(),
+            night=self._shipping.backlog if self._shipping is not None else None,
+            wall_ns=self._clock.now().wall_ns,
+        )
+        model = report.get("model")
+        return Status(
+            state="online" if state == "online" else "offline",
+            session=self._connection_id,
+            reason=reason,
+            store=self._config.device.store,
+            agent=version("shelfwire"),
+            model=ModelName.model_validate(model) if model else None,
+            runtime=report.get("runtime", ""),
+            clock=facts.clock,
+            vision="running" if health.vision_runs(facts) else "stopped",
+            cameras=cameras,
+            outbox=OutboxStatus(
+                rows=sum(n for name, n in counters.items() if name.startswith("rows:")),
+                bytes=sum(n for name, n in counters.items() if name.startswith("bytes:")),
+                dead=dead,
+                oldest_age_s=self._oldest_age_s(),
+            ),
+            frames=FramesStatus(
+                captured=frames.captured,
+                local=frames.classified,
+                serverless=frames.serverless,
+                deferred=frames.deferred,
+                dropped=sum(frames.dropped.values()),
+                unanswered=frames.unanswered,
+            ),
+            night=_night(facts.night) if facts.night is not None else None,
+            warnings=health.warnings(facts),
+        )
+
+    def _report(self) -> dict[str, Any]:
+        text = self._sender.fact("vision")
+        report: dict[str, Any] = json.loads(text) if text else {}
+        return report
+
+    def _vision_age_s(self, report: dict[str, Any]) -> float | None:
+        if not report or report["stopped"] or report["boot"] != self._boot:
+            return None
+        return float(self._clock.now().boot_ns - report["boot_ns"]) / 1e9
+
+    def _oldest_age_s(self) -> float:
+        oldest = self._sender.oldest()
+        if oldest is None:
+            return 0.0
+        now = self._clock.now()
+        wall_ns, boot_ns = oldest
+        # The boot clock tells the age of this boot's rows; for others only the wall clock is left.
+        age_ns = now.boot_ns - boot_ns if now.boot_ns - boot_ns >= 0 else now.wall_ns - wall_ns
+        return max(0.0, age_ns / 1e9)
+
+    def _samples(self) -> Iterable[Sample]:
+        yield Sample("shelfwire_broker_connected", "1 while connected to the broker.", float(self._link.connected))
+        for name, n in self._uplink.counts.items():
+            yield Sample("shelfwire_uplink", "What the uplink did.", n, counter=True, label=("what", name))
+        for name, n in (self._shipping.counts if self._shipping is not None else {}).items():
+            yield Sample("shelfwire_shipper", "What the shipper did.", n, counter=True, label=("what", name))
+        for name, n in self._carrier.counts.items():
+            yield Sample("shelfwire_carrier", "What became of frames sent.", n, counter=True, label=("what", name))
+        yield Sample("shelfwire_function_up", "1 while the function answers.", float(not self._carrier.why_down))
+        yield Sample("shelfwire_memory_rss_bytes", "Resident memory of sync.", rss_bytes())
+
+
+def _night(night: Backlog) -> NightStatus:
+    return NightStatus(
+        files=night.files,
+        rows=night.rows,
+        bytes=night.bytes,
+        unsealed=night.unsealed,
+        oldest_day=night.oldest_day or "",
+    )
+
+
+def _camera(item: dict[str, Any]) -> CameraStatus:
+    """Shorten vision's report of one camera to what the wire carries."""
+    return CameraStatus(
+        name=item["name"],
+        kind=item["kind"],
+        phase=item["phase"],
+        code=(item["code"] or "")[:48],
+        message=(item["message"] or "")[:256],
+        cure=(item["hint"] or "")[:256],
+        captured=item["captured"],
+        dropped=item["dropped"],
+        rate_fps=round(item["rate_fps"], 2),
+        last_frame_age_s=item["last_frame_age_s"],
+    )
+
+
+def run_sync(config: Config, stop: Stop) -> int:
+    """Run the sync process; gives its exit code. Raises what a person must mend before it can start."""
+    Sync(config, stop).run()
+    return 1 if stop.crashed else 0

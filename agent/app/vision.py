@@ -1,0 +1,354 @@
+"""The vision process: cameras -> pipeline -> outbox. It has no way to the internet and needs none."""
+
+import json
+import logging
+import os
+import random
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
+
+from agent.app import Stop
+from agent.camera.encode import lower_priority, to_jpeg
+from agent.camera.health import CameraState
+from agent.camera.last import LastPictures
+from agent.camera.mailboxes import Mailboxes
+from agent.camera.reader import CameraReader, stop_all
+from agent.camera.sources import open_source
+from agent.config import Camera, Config, nearest
+from agent.core import review
+from agent.core.alerting import Rule
+from agent.core.budget import Budget
+from agent.core.decide import UNKNOWN
+from agent.core.placement import NOT_ALLOWED
+from agent.core.records import moment
+from agent.drafts import Policy
+from agent.errors import Broken, Rejected
+from agent.host.clock import SystemClock, boot_id
+from agent.host.metrics import Metrics, Sample
+from agent.host.process import age_s, rss_bytes
+from agent.overflow import Overflow
+from agent.pipeline import Offload, Pipeline
+from agent.standing import load_states
+from agent.store.facts import FactReader
+from agent.store.recorder import Recorder
+from agent.store.writer import Limits, Writer
+from agent.ways import Terms, Ways
+from models import BundleError, Classifier, resolve
+
+import cv2  # isort: skip - after models, which sets the decoder's limits
+
+log = logging.getLogger(__name__)
+
+REPORT_EVERY_S = 1.0
+STOP_FRAMES_S = 5.0
+"""What a stop waits for frames in flight before it gives them up."""
+STOP_SPILL_S = 3.0
+"""What a stop waits for pictures on their way to the spool before it drops and counts them."""
+
+
+def open_classifier(config: Config, workers: int) -> Classifier:
+    """Open the configured bundle and check that it answers as it should. Raises `Broken` with the bundle's code."""
+    cache = config.device.state_dir / "compiled"
+    try:
+        classifier = Classifier.open(resolve(config.model.bundle), config.model.runtime, workers, cache)
+        classifier.check_golden()
+    except BundleError as error:
+        raise Broken(error.code, str(error), error.hint) from None
+    return classifier
+
+
+def make_rules(config: Config, labels: Iterable[str]) -> tuple[Rule, ...]:
+    """Take the alert rules from the configuration. Raises `Rejected` for a label that the model does not know."""
+    known = {*labels, UNKNOWN}
+    for rule in config.alert:
+        if rule.label not in known:
+            raise Rejected(
+                "alert-label",
+                f'alert "{rule.name}": the model has no label "{rule.label}"; {nearest(rule.label, known)}',
+                "correct the label in the configuration",
+            )
+    return tuple(
+        Rule(rule.name, rule.label, rule.score, rule.dwell, rule.cameras, rule.quiet_hours) for rule in config.alert
+    )
+
+
+def workers_for(config: Config) -> int:
+    """How many frames are worked on at once: at most one per camera, since each camera's frames stay in order.
+
+    One camera is answered soonest by all cores together. With several, two workers per core keep the core busy: one
+    waits for the model while the other prepares or records.
+    """
+    cores = len(os.sched_getaffinity(0))
+    return config.model.workers or min(len(config.camera), 2 * cores)
+
+
+def at_once_for(config: Config, workers: int) -> int:
+    """How many of these may work while frames pile up: one per core, for each would be answered later with more."""
+    return config.model.workers or min(workers, len(os.sched_getaffinity(0)))
+
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long a thread that comes back from the model may wait for another that runs Python; Python's own is 5 ms."""
+
+
+def share_cores(workers: int) -> None:
+    """Keep the threads of readers, workers, store and OpenCV out of each other's way.
+
+    With several frames in work every core has enough to do, and a resize that is split over cores waits for the one
+    that is busy with another frame.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    if workers > 1:
+        cv2.setNumThreads(1)
+
+
+class Vision:
+    """Everything vision is made of, started and stopped in order."""
+
+    def __init__(self, config: Config, stop: Stop) -> None:
+        if not config.camera:
+            raise Rejected("no-camera", "no camera is configured", "add a [[camera]] section with name and url")
+        self._config = config
+        self._stop = stop
+        self._clock = SystemClock()
+        limits = Limits(
+            config.outbox.max_rows,
+            config.outbox.max_bytes,
+            pictures_max_bytes=config.spool.max_bytes,
+            keep_free_bytes=config.spool.keep_free,
+        )
+        self._writer = Writer(config.device.state_dir, limits, config.outbox.reserve)
+        try:
+            workers = workers_for(config)
+            share_cores(workers)
+            self._classifier = open_classifier(config, workers)
+            rules = make_rules(config, self._classifier.labels)
+        except BaseException:
+            self._writer.close()
+            raise
+        self._metrics = Metrics(config.metrics.vision_port, self._samples)
+        self._run_id = self._start_run()
+        self._recorder = Recorder(
+            self._writer,
+            self._clock,
+            rows=config.outbox.commit_rows,
+            interval_s=config.outbox.commit_interval,
+            doorbell=config.device.runtime_dir / "doorbell",
+            on_crash=stop.crash,
+        )
+        names = [camera.name for camera in config.camera]
+        at_once = at_once_for(config, workers)
+        self._mailboxes = Mailboxes(names, at_once)
+        self._pictures = LastPictures(
+            config.device.runtime_dir / "pictures",
+            config.privacy.thumbnail_interval,
+            allowed=config.privacy.pictures != "none",
+        )
+        model = self._classifier.model
+        self._model = {
+            "name": model.name, "version": model.version, "release": model.release, "digest": model.digest,
+        }  # fmt: skip
+        threshold = config.model.threshold
+        policy = Policy(
+            self._classifier.threshold if threshold is None else threshold,
+            config.decide.confirm_frames,
+            config.model.top,
+            rules,
+            self._model,
+            self._classifier.runtime,
+        )
+        states = load_states(names, self._writer.fact, same_boot=self._same_boot)
+        self._facts = FactReader(config.device.state_dir)
+        self._offload = self._make_offload(at_once) if config.frames_may_leave else None
+        self._pipeline = Pipeline(
+            self._mailboxes,
+            policy,
+            self._recorder,
+            self._pictures,
+            self._clock,
+            states,
+            self._metrics.answered,
+            self._offload,
+        )
+        self._readers = [self._reader(camera) for camera in config.camera]
+        self._workers = [
+            self._thread(f"inference-{n + 1}", lambda: self._pipeline.work(self._classifier.worker(), stop.event))
+            for n in range(workers)
+        ]
+        self._spiller = self._thread("spool", self._spill)
+        self._first_answer_s: float | None = None
+
+    def _make_offload(self, at_once: int) -> Offload:
+        """Put together what frames for the cloud need, with the budget as the last run left it."""
+        config, boot, now = self._config, boot_id(), self._clock.now()
+        paid = config.serverless
+        budget = Budget(paid.per_hour, paid.burst, paid.per_day_usd, paid.usd_per_call, now.boot_ns)
+        budget.take_up(self._writer.fact("budget"), now.boot_ns, boot)
+        deadline_ms = {c.name: 1000 * (c.deadline or config.placement.deadline) for c in config.camera}
+        terms = Terms(config.frames_may_leave, config.placement.overflow, deadline_ms, config.spool.max_side)
+        again = config.review
+        rng = random.Random()  # noqa: S311 - draws what is audited
+        return Offload(
+            Ways(terms, budget, self._writer.spool, boot),
+            Overflow(),
+            self._writer.spool,
+            partial(to_jpeg, quality=config.spool.quality, max_side=config.spool.max_side),
+            review.Review(
+                review.Terms(again.below, again.audit, again.per_hour, config.batch.keep_every), rng, now.boot_ns
+            ),
+            paid.expire,
+            at_once,
+        )
+
+    def _start_run(self) -> str:
+        boot = boot_id()
+        self._same_boot = self._writer.fact("boot") == boot
+        run_id = self._writer.start_run(boot, self._clock.now().wall_ns, version("shelfwire"))
+        self._writer.put([], facts={"boot": boot})
+        return run_id
+
+    def _reader(self, camera: Camera) -> CameraReader:
+        rng = random.Random(f"{self._config.device.id}/{camera.name}/{os.getpid()}")  # noqa: S311 - spreads retries
+        return CameraReader(camera, lambda: open_source(camera, self._clock), self._pipeline, self._clock, rng)
+
+    def run(self, *, exit_when_done: bool = False) -> None:
+        """Work until stopped; with `exit_when_done` also until every source has ended."""
+        log.info(
+            "run %s: model %s %s on %s, %d cameras",
+            self._run_id, self._model["name"], self._model["version"], self._classifier.runtime, len(self._readers),
+        )  # fmt: skip
+        self._recorder.start()
+        self._pictures.start()
+        if self._offload is not None:
+            self._spiller.start()
+        for thread in self._workers:
+            thread.start()
+        for reader in self._readers:
+            reader.start()
+        while not self._clock.wait(self._stop.event, REPORT_EVERY_S):
+            self._heed()
+            self._report(stopped=False)
+            self._check_threads()
+            if exit_when_done and self._mailboxes.finished:
+                break
+        self._shut_down()
+
+    def _thread(self, name: str, body: Callable[[], None]) -> threading.Thread:
+        """Make a thread whose end by a bug ends the process."""
+
+        def guarded() -> None:
+            try:
+                body()
+            except Exception:
+                log.exception("the thread %s died", name)
+                self._stop.crash()
+
+        return threading.Thread(target=guarded, name=name, daemon=True)
+
+    def _spill(self) -> None:
+        lower_priority()
+        self._pipeline.spill()
+
+    def _heed(self) -> None:
+        """Hear from sync whether the link and the function are up."""
+        if self._offload is not None:
+            facts = self._facts.read("function", "sync")
+            self._offload.ways.heed(facts.get("function"), facts.get("sync"))
+
+    def _check_threads(self) -> None:
+        if self._first_answer_s is None and self._pipeline.first_answer.is_set():
+            self._first_answer_s = age_s()
+        for reader in self._readers:
+            if reader.crashed is not None:
+                log.error("the reader of camera %s died: %s", reader.camera.name, reader.crashed)
+                self._stop.crash()
+
+    def _shut_down(self) -> None:
+        """Stop capturing, finish what is in flight, spool what overflowed, flush the store, leave."""
+        self._stop.event.set()
+        stop_all(self._readers)
+        self._mailboxes.close()
+        for thread in self._workers:
+            thread.join(STOP_FRAMES_S)
+        self._pipeline.close(STOP_SPILL_S)
+        self._pictures.stop()
+        self._report(stopped=True)
+        if not self._recorder.stop():
+            log.error("the last records could not be stored")
+            self._stop.crashed = True
+        self._metrics.close()
+        self._facts.close()
+        self._writer.close()
+
+    def _report(self, *, stopped: bool) -> None:
+        """Keep vision's state in the store, where sync and `status` find it, and count the frames that were dropped."""
+        cameras = [reader.state() for reader in self._readers]
+        now = self._clock.now()
+        report = {
+            "pid": os.getpid(),
+            "stopped": stopped,
+            "run": self._run_id,
+            "at": moment(now.wall_ns),
+            "boot_ns": now.boot_ns,
+            "boot": boot_id(),
+            "model": self._model,
+            "runtime": self._classifier.runtime,
+            "first_answer_s": self._first_answer_s,
+            "rss_bytes": rss_bytes(),
+            "store_trouble": self._recorder.trouble,
+            "frames_read": sum(camera.captured for camera in cameras),
+            "placement": self._describe_placement(),
+            "cameras": [self._describe(camera) for camera in cameras],
+        }
+        facts = {"vision": json.dumps(report)}
+        if self._offload is not None:
+            facts["budget"] = self._offload.ways.budget_fact(now)
+        counts: Counter[str] = self._pipeline.collect_counts()
+        if not self._recorder.record([], +counts, facts):
+            log.warning("the store is too far behind to take a report")
+            self._pipeline.uncollect(counts)
+
+    def _describe(self, camera: CameraState) -> dict[str, object]:
+        return {**asdict(camera), "dropped": self._dropped(camera.name)}
+
+    def _dropped(self, camera: str) -> int:
+        return self._mailboxes.counts()[camera].dropped + self._pipeline.books.dropped(camera)
+
+    def _describe_placement(self) -> dict[str, object]:
+        """Say what is open beside the device, for `status`; an empty text is an open way."""
+        described: dict[str, object] = {"service_ms": round(self._pipeline.service_ms, 2)}
+        if self._offload is None:
+            return {**described, "function": NOT_ALLOWED, "night": NOT_ALLOWED}
+        waiting = len(self._offload.overflow)
+        return {**described, **self._offload.ways.describe(self._clock.now()), "overflow_waiting": waiting}
+
+    def _samples(self) -> Iterable[Sample]:
+        for reader in self._readers:
+            state = reader.state()
+            streaming = float(state.phase == "streaming")
+            label, dropped = ("camera", state.name), self._dropped(state.name)
+            yield Sample("shelfwire_frames_captured", "Frames captured.", state.captured, counter=True, label=label)
+            yield Sample("shelfwire_frames_dropped", "Frames dropped.", dropped, counter=True, label=label)
+            yield Sample("shelfwire_camera_streaming", "1 while the camera gives pictures.", streaming, label=label)
+            yield Sample("shelfwire_camera_rate_fps", "Frames per second.", state.rate_fps, label=label)
+        placed = {"local": self._pipeline.progress, **self._pipeline.placed}
+        for where, n in placed.items():
+            label = ("where", where)
+            yield Sample("shelfwire_frames_placed", "Frames by who answers them.", n, counter=True, label=label)
+        yield Sample("shelfwire_service_ms", "What one worker takes for one frame.", self._pipeline.service_ms)
+        yield Sample("shelfwire_records_committed", "Records committed.", self._recorder.committed, counter=True)
+        yield Sample(
+            "shelfwire_store_trouble", "1 while the store refuses records.", float(bool(self._recorder.trouble))
+        )
+        yield Sample("shelfwire_memory_rss_bytes", "Resident memory of vision.", rss_bytes())
+
+
+def run_vision(config: Config, stop: Stop, *, exit_when_done: bool = False) -> int:
+    """Run the vision process; gives its exit code. Raises what a person must mend before it can start."""
+    Vision(config, stop).run(exit_when_done=exit_when_done)
+    return 1 if stop.crashed else 0

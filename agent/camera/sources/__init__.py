@@ -1,0 +1,32 @@
+"""The kinds of camera: one file each, one function that chooses."""
+
+from agent.camera.sources.folder import FolderSource
+from agent.camera.sources.rendered import RenderedSource
+from agent.camera.sources.snapshot import SnapshotSource
+from agent.camera.sources.stream import StreamSource
+from agent.camera.sources.usb import UsbSource
+from agent.camera.sources.video import VideoSource
+from agent.config import Camera
+from agent.ports import Clock, Source
+
+__all__ = ["open_source"]
+
+
+def open_source(camera: Camera, clock: Clock) -> Source:
+    """Give the source for `camera`, by its kind; nothing is touched before its `open`.
+
+    Raises `Rejected` or `Broken` when the address or the login cannot be meant.
+    """
+    match camera.kind_of():
+        case "rtsp" | "http":
+            return StreamSource(camera, clock)
+        case "snapshot":
+            return SnapshotSource(camera, clock)
+        case "usb":
+            return UsbSource(camera, clock)
+        case "file":
+            return VideoSource(camera)
+        case "folder":
+            return FolderSource(camera)
+        case "synthetic":
+            return RenderedSource(camera)

@@ -1,0 +1,85 @@
+"""What several commands share: the configuration option, logging, errors that name the cure."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent import config
+from agent.config import Config
+
+DEFAULT_CONFIG = Path("/etc/shelfwire/shelfwire.toml")
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add `--config`."""
+    parser.add_argument(
+        "-c",
+        "--config",
+        type=Path,
+        default=Path(os.environ.get("SHELFWIRE_CONFIG", DEFAULT_CONFIG)),
+        metavar="FILE",
+        help="configuration (default: $SHELFWIRE_CONFIG, else %(default)s)",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add `--json`."""
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+
+
+def add_logging(parser: argparse.ArgumentParser) -> None:
+    """Add `--verbose` and, for commands that go on until they are stopped, `--json`: what they say is their log."""
+    parser.add_argument("-v", "--verbose", action="store_true", help="log more")
+    parser.add_argument("--json", action="store_true", help="log one JSON object per line")
+
+
+def load_config(options: argparse.Namespace) -> Config:
+    """Load the configuration that the options name."""
+    return config.load(options.config)
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "thread": record.threadName,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def start_logging(options: argparse.Namespace, role: str) -> None:
+    """Log to standard error; the service manager adds the time there, a terminal needs it."""
+    stream = logging.StreamHandler(sys.stderr)
+    if options.json:
+        stream.setFormatter(_JsonLines())
+    elif "JOURNAL_STREAM" in os.environ:
+        stream.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    else:
+        stream.setFormatter(logging.Formatter(f"%(asctime)s {role:<6} %(levelname)-7s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, handlers=[stream], force=True)
+
+
+def say_error(code: str, message: str, hint: str) -> None:
+    """Print an error and its cure for a person."""
+    text = f"error: {message} [{code}]"
+    if hint:
+        text += f"\n  cure: {hint}"
+    print(text, file=sys.stderr)
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Line up columns, two spaces apart; the last one is not padded."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,137 @@
+"""Records as the device writes them: the wire's fields without run and seq, which the commit gives."""
+
+import json
+from typing import Any
+
+from agent.core.alerting import Change
+from agent.core.decide import Conclusion
+from wire.envelope import utc
+from wire.records import rfc3339
+
+
+def moment(wall_ns: int) -> str:
+    """Write wall time as RFC 3339 in UTC with microseconds."""
+    return rfc3339(utc(wall_ns))
+
+
+def result_body(
+    *,
+    camera: str,
+    frame: int,
+    wall_ns: int,
+    boot_ns: int,
+    clock: str,
+    labels: tuple[tuple[str, float], ...],
+    conclusion: Conclusion,
+    model: dict[str, Any],
+    runtime: str,
+    waiting_ms: float,
+    inference_ms: float,
+    total_ms: float,
+    truth: str | None,
+) -> bytes:
+    """Encode a result (wire `Result`)."""
+    body: dict[str, Any] = {
+        "camera": camera,
+        "captured_at": moment(wall_ns),
+        "boot_ns": boot_ns,
+        "clock": clock,
+        "frame": frame,
+        "labels": _labels(labels),
+        "decision": {
+            "label": conclusion.label,
+            "state": conclusion.state,
+            "changed": conclusion.changed,
+            "reason": conclusion.reason[:256],
+        },
+        "model": model,
+        "runtime": runtime,
+        "mode": "real-time",
+        "waiting_ms": round(waiting_ms, 3),
+        "inference_ms": round(inference_ms, 3),
+        "total_ms": round(total_ms, 3),
+    }
+    if truth is not None:
+        body["truth"] = truth
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def alert_body(
+    *,
+    camera: str,
+    frame: int,
+    wall_ns: int,
+    boot_ns: int,
+    clock: str,
+    rule: str,
+    change: Change,
+    label: str,
+    score: float,
+    thumbnail: str | None,
+) -> bytes:
+    """Encode an alert (wire `Alert`). `thumbnail` is a JPEG in base64."""
+    body: dict[str, Any] = {
+        "camera": camera,
+        "captured_at": moment(wall_ns),
+        "boot_ns": boot_ns,
+        "clock": clock,
+        "rule": rule,
+        "state": change.state,
+        "label": label,
+        "score": round(score, 5),
+        "since": moment(change.since_wall_ns),
+        "frame": frame,
+        "reason": change.reason[:256],
+    }
+    if thumbnail is not None:
+        body["thumbnail"] = thumbnail
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def frame_body(
+    *,
+    camera: str,
+    frame: int,
+    wall_ns: int,
+    boot_ns: int,
+    clock: str,
+    size: tuple[int, int],
+    reason: str,
+    answer: dict[str, Any] | None,
+    truth: str | None,
+) -> bytes:
+    """Encode what goes with a picture that the cloud shall answer. `size` is the picture's width and height.
+
+    `answer` is the device's own, as `own_answer` makes it; None when it had none.
+    """
+    body: dict[str, Any] = {
+        "camera": camera,
+        "frame": frame,
+        "captured_at": moment(wall_ns),
+        "boot_ns": boot_ns,
+        "clock": clock,
+        "width": size[0],
+        "height": size[1],
+        "reason": reason,
+        **(answer or {}),
+    }
+    if truth is not None:
+        body["truth"] = truth
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def own_answer(
+    *, seen: str, labels: tuple[tuple[str, float], ...], model: dict[str, Any], runtime: str
+) -> dict[str, Any]:
+    """Put the device's own answer together for `frame_body`. `seen` is this frame's label alone, not the camera's."""
+    return {
+        "label": seen,
+        "score": round(labels[0][1], 5),
+        "labels": _labels(labels),
+        "model": model,
+        "runtime": runtime,
+    }
+
+
+def _labels(labels: tuple[tuple[str, float], ...]) -> list[dict[str, Any]]:
+    return [{"label": label, "score": round(score, 5)} for label, score in labels]

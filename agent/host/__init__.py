@@ -1,0 +1,1 @@
+"""What the machine offers: clock, disk, memory, metrics."""

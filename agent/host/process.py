@@ -1,0 +1,31 @@
+"""Facts about this process and machine that Linux tells."""
+
+import os
+import time
+from pathlib import Path
+
+
+def age_s() -> float:
+    """How long this process has run, counted from its start by the kernel, imports included."""
+    try:
+        fields = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    except OSError:
+        return time.process_time()
+    started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started_s)
+
+
+def rss_bytes(pid: int | None = None) -> int:
+    """Resident memory of a process, this one by default; 0 when it is gone."""
+    try:
+        text = Path(f"/proc/{pid or 'self'}/status").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    lines = (line.split() for line in text.splitlines())
+    return next((int(parts[1]) * 1024 for parts in lines if parts and parts[0] == "VmRSS:"), 0)
+
+
+def free_disk_bytes(folder: Path) -> int:
+    """Bytes that this user can still write where `folder` lies."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize

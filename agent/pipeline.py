@@ -1,0 +1,273 @@
+"""The page: one frame's way through the device. Read it from top to bottom.
+
+    camera -> [offer: place] -> mailbox -> [work: classify -> decide -> alert? -> record -> show] -> outbox -> sync
+                     |                                          |
+                     +- cannot be answered here in time -+      +- a copy, to be looked at again -+
+                                                         v                                       v
+                                                        [spill: encode -> spool -> record] -> outbox -> sync
+
+A reader thread per camera offers its frames (`agent.camera`); `work` runs on every inference thread, `spill` on one
+of low priority; the store's thread commits what they hand over (`agent.store`); sync sends it (`agent.uplink`,
+`agent.carrier`).
+"""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from agent.books import CAPTURED, Books
+from agent.core import decide, placement
+from agent.core.placement import Load, Placement, Where
+from agent.core.review import Review
+from agent.drafts import Drafts, Pictures, Policy
+from agent.errors import Broken
+from agent.overflow import Job, Overflow
+from agent.ports import Clock, Draft, Frame, Frames, Lane, Picture, Recorder, Spool
+from agent.standing import CameraState, dump_state
+from agent.ways import Ways
+from models import Answer
+
+log = logging.getLogger(__name__)
+
+TAKE_S = 0.2
+"""How long an idle inference thread waits before it looks at the stop signal."""
+
+FAILURES_IN_A_ROW = 10
+"""Frames that may fail to classify one after the other before this process gives up and is started anew."""
+
+SERVICE_MEMORY = 0.1
+"""How much the newest frame weighs in the measured service time."""
+
+STORE_SLOW = "store-slow"
+"""Drop reason: the store is too far behind to take the frame's records."""
+STOPPING = "stopping"
+"""Drop reason: the device stops, and the time to spool what waits is over."""
+
+
+class Worker(Protocol):
+    """One thread's way to the model (`models.Worker`)."""
+
+    def classify(self, bgr: Picture, k: int = 5) -> Answer:
+        """Rank the labels of one picture."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Offload:
+    """What frames for the cloud need. `encode` makes (JPEG, width, height); `expire_s` is the function's time."""
+
+    ways: Ways
+    overflow: Overflow
+    spool: Spool
+    encode: Callable[[Picture], tuple[bytes, int, int]]
+    review: Review
+    expire_s: float
+    workers: int
+
+
+class Pipeline:
+    """The frame's way, shared by readers, inference threads and the one that spools.
+
+    Without `offload` nothing may leave: every frame is the device's own, and a newer one supersedes it.
+    """
+
+    def __init__(
+        self,
+        frames: Frames,
+        policy: Policy,
+        recorder: Recorder,
+        pictures: Pictures,
+        clock: Clock,
+        states: Mapping[str, CameraState],
+        meter: Callable[[str, float], None],
+        offload: Offload | None = None,
+    ) -> None:
+        self._frames = frames
+        self._policy = policy
+        self._drafts = Drafts(policy, pictures, clock)
+        self._recorder = recorder
+        self._pictures = pictures
+        self._clock = clock
+        self._states = dict(states)
+        self._meter = meter
+        self._offload = offload
+        self._review_lock = threading.Lock()
+        self._spill_trouble = ""
+        self._failures = 0
+        self.books = Books()
+        self.service_ms = 0.0
+        """What one worker takes for one frame, as measured of late; 0 before the first."""
+        self.placed: Counter[str] = Counter()
+        """Frames that others were to answer, by who, for people; the store's counters are the truth."""
+        self.first_answer = threading.Event()
+        self.progress = 0
+        """Frames worked on; the watchdog looks at it."""
+
+    # A reader's thread: who answers?
+
+    def offer(self, frame: Frame) -> None:
+        """Find out who answers a frame that was just captured. Never waits."""
+        placed = self._place(frame, displaced=False)
+        if placed.where is Where.LOCAL:
+            older = self._frames.put(frame)
+            if older is None:
+                return
+            frame, placed = older, self._place(older, displaced=True)
+        self.placed[placed.where] += 1
+        if placed.where is Where.DROP:
+            self.books.lose(frame.camera, placed.reason)
+        else:
+            self._overflow(frame, placed)
+
+    def end(self, camera: str) -> None:
+        """Say that a camera's source has ended."""
+        self._frames.end(camera)
+
+    def _place(self, frame: Frame, *, displaced: bool) -> Placement:
+        if self._offload is None:
+            alone = Placement(Where.LOCAL, placement.IN_TIME)
+            return Placement(Where.DROP, placement.SUPERSEDED) if displaced else alone
+        load = Load(self._frames.ahead(frame.camera), self._offload.workers, self.service_ms)
+        has_room = self._offload.overflow.has_room(frame)
+        return self._offload.ways.place(frame, load, self._clock.now(), displaced=displaced, has_room=has_room)
+
+    def _overflow(self, frame: Frame, placed: Placement) -> None:
+        """Leave a frame to the thread that spools."""
+        assert self._offload is not None
+        counts = {CAPTURED: 1, f"frames:{placed.where}": 1}
+        if placed.where is Where.SERVERLESS:
+            expires_ns = frame.captured.boot_ns + int(self._offload.expire_s * 1e9)
+            job = Job(frame, Lane.OFFLOAD, placed.reason, counts, expires_ns=expires_ns)
+        else:
+            job = Job(frame, Lane.BATCH, placed.reason, counts)
+        if not self._offload.overflow.put(job):
+            self.books.lose(frame.camera, placement.ENCODER_BUSY)
+
+    # The inference threads: the device's own answer.
+
+    def work(self, worker: Worker, stop: threading.Event) -> None:
+        """Run one inference thread: until `stop`, or until every source has ended."""
+        while not stop.is_set() and not self._frames.finished:
+            frame = self._frames.take(TAKE_S)
+            if frame is None:
+                continue
+            try:
+                self._follow(frame, worker)
+            finally:
+                self._frames.done(frame)
+            self.progress += 1
+
+    def _follow(self, frame: Frame, worker: Worker) -> None:
+        """One frame, from the mailbox to the recorder."""
+        taken = self._clock.now()
+        answer = self._classify(frame, worker)
+        if answer is None:
+            return
+        state = self._states[frame.camera]
+        seen = answer.top[0][0] if answer.score >= self._policy.threshold else decide.UNKNOWN
+        standing, conclusion = decide.decide(
+            state.standing, seen, answer.score, self._policy.threshold, self._policy.confirm_frames
+        )
+        answered = self._clock.now()
+        waiting_ms = (taken.boot_ns - frame.captured.boot_ns) / 1e6
+        total_ms = (answered.boot_ns - frame.captured.boot_ns) / 1e6
+
+        watches, alerts = self._drafts.alerts(frame, answer, conclusion, state.watches)
+        drafts = [*alerts, self._drafts.result(frame, answer, conclusion, waiting_ms, total_ms)]
+        facts = {}
+        if conclusion.changed or watches != state.watches:
+            facts[f"camera:{frame.camera}"] = dump_state(CameraState(standing, watches))
+        if not self._recorder.record(drafts, {CAPTURED: 1, "frames:classified": 1}, facts):
+            self.books.lose(frame.camera, STORE_SLOW)
+            return
+        # Only what was handed over counts: a lost alert is raised again by the next frame.
+        state.standing, state.watches = standing, watches
+        self.first_answer.set()
+        self._meter(frame.camera, total_ms)
+        self._pictures.show(frame)
+        self._copy(frame, answer, seen)
+        self._measure((self._clock.now().boot_ns - taken.boot_ns) / 1e6)
+
+    def _classify(self, frame: Frame, worker: Worker) -> Answer | None:
+        try:
+            answer = worker.classify(frame.picture, self._policy.top)
+        except Exception:
+            self._failures += 1
+            self.books.lose(frame.camera, "classify-failed")
+            if self._failures >= FAILURES_IN_A_ROW:
+                raise
+            log.exception("camera %s: frame %d could not be classified", frame.camera, frame.number)
+            return None
+        self._failures = 0
+        return answer
+
+    def _measure(self, took_ms: float) -> None:
+        before_ms = self.service_ms or took_ms
+        self.service_ms = before_ms + SERVICE_MEMORY * (took_ms - before_ms)
+
+    def _copy(self, frame: Frame, answer: Answer, seen: str) -> None:
+        """Leave a copy of an answered frame for the cloud, when it is to be looked at again. Never waits."""
+        if self._offload is None or not self._offload.overflow.has_room(frame, copy=True):
+            return
+        with self._review_lock:
+            why = self._offload.review.why(frame.camera, answer.score, frame.captured.boot_ns)
+        if why is None:
+            return
+        lane = Lane.BATCH if why == "kept" else Lane.REVIEW
+        own = self._drafts.own_answer(answer, seen)
+        self._offload.overflow.put(Job(frame, lane, why, {f"frames:copied:{why}": 1}, copy=True, answer=own))
+
+    # The spooling thread: pictures for the cloud.
+
+    def spill(self) -> None:
+        """Make files and records of frames for the cloud, until the overflow queue is closed and empty."""
+        assert self._offload is not None
+        while (job := self._offload.overflow.take()) is not None:
+            trouble = self._spool(job, self._offload)
+            if trouble and trouble != self._spill_trouble:
+                log.warning("pictures for the cloud cannot be kept [%s]: they are dropped and counted", trouble)
+            self._spill_trouble = trouble
+
+    def _spool(self, job: Job, offload: Offload) -> str:
+        """Encode, keep and record one frame; gives the reason when it could not, empty when it could."""
+        trouble = ""
+        drafts: list[Draft] = []
+        try:
+            jpeg, width, height = offload.encode(job.frame.picture)
+            drafts = [self._drafts.picture(job, offload.spool.keep(jpeg), (width, height))]
+        except Broken as error:
+            trouble = error.code
+        except Exception:
+            log.exception("camera %s: frame %d could not be encoded", job.frame.camera, job.frame.number)
+            trouble = "encode-failed"
+        if not offload.overflow.release(job):
+            return ""  # Given up at the stop, and counted there; what lies in the spool without a record is swept.
+        if not trouble and not self._recorder.record(drafts, job.counts):
+            trouble = STORE_SLOW
+        if trouble and not job.copy:
+            self.books.lose(job.frame.camera, trouble)
+        return trouble
+
+    def close(self, timeout_s: float) -> None:
+        """Take no more frames for the cloud; spool those that wait within the time, and count the rest as dropped."""
+        if self._offload is None:
+            return
+        for job in self._offload.overflow.close(timeout_s):
+            if not job.copy:
+                self.books.lose(job.frame.camera, STOPPING)
+
+    # The books.
+
+    def collect_counts(self) -> Counter[str]:
+        """Frames that ended without a record since the last call, with their reasons, for the store's counters."""
+        counts = self.books.collect()
+        for reason, n in self._frames.collect_drops().items():
+            counts.update({f"frames:dropped:{reason}": n, CAPTURED: n})
+        return counts
+
+    def uncollect(self, counts: Mapping[str, int]) -> None:
+        """Take counts back that could not be handed to the store; the next `collect_counts` gives them again."""
+        self.books.uncollect(counts)

@@ -1,0 +1,568 @@
+"""What the device's pages need from the outside, in our words. Adapters implement these; `app.py` joins them."""
+
+import enum
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from agent.core.reply import HttpReply
+from agent.core.shards import Manifest, Owner
+from wire import mqtt
+from wire.records import Verdict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Picture = NDArray[np.uint8]
+else:
+    Picture = object  # sync uses these ports too and needs no pictures: 20 MB less
+"""Height x width x 3, blue-green-red, 8 bits. Nobody writes into a picture once it was handed on."""
+
+ClockTrust = Literal["synced", "unsure"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """One moment on two clocks: wall time for people, CLOCK_BOOTTIME (counts suspend, never jumps) for logic."""
+
+    wall_ns: int
+    boot_ns: int
+
+
+class Clock(Protocol):
+    """Time, passed in, so that tests own it."""
+
+    def now(self) -> Stamp:
+        """Read both clocks."""
+        ...
+
+    def trust(self) -> ClockTrust:
+        """Whether the wall clock was synchronised with a time server."""
+        ...
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        """Wait until `event` is set or the time is over; True when it is set."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One picture as a source gave it. `truth` is the label that a rendered or labelled source knows."""
+
+    picture: Picture
+    truth: str | None = None
+
+
+class Source(Protocol):
+    """Anything that yields pictures. Blocking; used by one thread; every call returns within its deadline."""
+
+    live: bool
+    """False for files and folders: the end is the end, and no stall is meant when it pauses."""
+
+    def open(self) -> None:
+        """Connect. Raises `agent.errors.Retryable` or `Rejected` with a camera code and its cure."""
+        ...
+
+    def read(self) -> Shot | None:
+        """Give the next picture, or None at the end of a source that ends. Raises as `open` does."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the device or connection; may be called twice, and after a failed open."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A picture with its place and time: `number` counts one camera's frames in this process from 1."""
+
+    camera: str
+    number: int
+    picture: Picture
+    captured: Stamp
+    truth: str | None = None
+
+
+class Frames(Protocol):
+    """Where frames wait: one mailbox per camera, newest wins, cameras served in turn."""
+
+    def put(self, frame: Frame) -> Frame | None:
+        """Leave the newest frame of its camera; gives the older one that it displaces. Never blocks."""
+        ...
+
+    def ahead(self, camera: str) -> int:
+        """Count what comes before a new frame of `camera`: frames in work, and those that are served first."""
+        ...
+
+    def end(self, camera: str) -> None:
+        """Say that this camera's source has ended; what waits is still served."""
+        ...
+
+    def take(self, timeout_s: float) -> Frame | None:
+        """Give the next frame of the camera that has waited longest since it was served, or None.
+
+        A camera whose frame is being worked on is not served again before `done`: its frames stay in order.
+        """
+        ...
+
+    def done(self, frame: Frame) -> None:
+        """Say that the frame's answer is decided, so that its camera may be served again."""
+        ...
+
+    def collect_drops(self) -> Mapping[str, int]:
+        """Frames dropped since the last call, by reason. They are counted once."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """True when every source has ended and no frame waits or is being worked on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """A JPEG that lies in the spool, safe against a power cut. `name` is its file's."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+class Spool(Protocol):
+    """Where pictures wait for the cloud, beside the outbox: first the file, then the row that speaks of it."""
+
+    def room_bytes(self) -> int:
+        """How much more may be kept now, by the spool's limit and the disk's free space. Cheap: asked per frame."""
+        ...
+
+    def keep(self, jpeg: bytes) -> Spooled:
+        """Write a picture durably. Raises `agent.errors.Broken`: ``spool-full``, ``disk-full``, ``spool-folder``.
+
+        Its row must follow within minutes: a file without one is swept.
+        """
+        ...
+
+    def read(self, picture: Spooled) -> bytes:
+        """Read a picture back.
+
+        Raises `agent.errors.Rejected` (``picture-lost``) when it is gone or altered, `Broken` (``spool-folder``).
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A record on its way into the outbox: its key is given by the commit.
+
+    `kind` is the wire's record kind, or "frame" for a picture that the cloud shall answer; `lane` the outbox lane,
+    `body` a JSON object without run and seq. A frame has its `picture`, and in the offload lane the boot time at
+    which it `expires_ns`: from then on it is the night's.
+    """
+
+    kind: str
+    lane: "Lane"
+    body: bytes
+    captured: Stamp
+    clock: ClockTrust
+    picture: Spooled | None = None
+    expires_ns: int | None = None
+
+
+class Recorder(Protocol):
+    """The one way into the outbox for the pipeline. Never blocks longer than its deadline."""
+
+    def record(
+        self, drafts: Sequence[Draft], counts: Mapping[str, int] | None = None, facts: Mapping[str, str] | None = None
+    ) -> bool:
+        """Hand over one frame's records, counters and decision state, for one transaction.
+
+        Returns False when the store cannot take them now; the caller counts the frame as dropped.
+        """
+        ...
+
+
+class Lane(enum.IntEnum):
+    """Ways through the outbox, most urgent first. A stuck lane never holds another up."""
+
+    ALERT = 0
+    RESULT = 1
+    RECEIPT = 2
+    OFFLOAD = 3
+    REVIEW = 4
+    BATCH = 5
+    TELEMETRY = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record as it lies in the outbox. `refusals`: how often the cloud has refused it for good."""
+
+    seq: int
+    run_id: str
+    boot_id: str
+    kind: str
+    captured: Stamp
+    refusals: int
+    body: bytes
+    picture: Spooled | None = None
+    expires_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Records of one kind lent to a sender. `token` is the envelope's id: a receipt must name it."""
+
+    token: str
+    lane: Lane
+    kind: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a receipt changed. `known` is False for a token that was never given out or is forgotten."""
+
+    known: bool
+    delivered: int = 0
+    refused: int = 0
+    buried: int = 0
+    given_back: int = 0
+
+
+class Outbox(Protocol):
+    """The outbox as the sender sees it: lease, do not pop."""
+
+    def begin(self) -> None:
+        """Start over from what is stored: no lease holds any more."""
+        ...
+
+    def lease(self, lane: Lane, now_ns: int, max_rows: int, max_bytes: int, *, backlog: bool = True) -> Lease | None:
+        """Lease the next records of a lane, of one kind, oldest first; None when none is ready at `now_ns` (boot)."""
+        ...
+
+    def settle(
+        self,
+        token: str,
+        committed: Iterable[tuple[str, int, int]],
+        refused: Mapping[tuple[str, int], str],
+        retry_at_ns: int,
+    ) -> Settled:
+        """Act on a receipt: delete what is committed, mark or bury what is refused, give the rest back."""
+        ...
+
+    def give_back(self, token: str, retry_at_ns: int) -> int:
+        """End a lease without a receipt; its records are ready again at `retry_at_ns`. A late receipt still counts."""
+        ...
+
+    def hurry(self, now_ns: int) -> None:
+        """Let everything that was given back be ready now."""
+        ...
+
+    def split(self, token: str, retry_at_ns: int) -> int:
+        """End a lease so that each of its records goes alone next time."""
+        ...
+
+    def bury(self, token: str, code: str) -> int:
+        """Set the records of a lease aside for good."""
+        ...
+
+    def waiting(self) -> bool:
+        """Whether any record is ready or leased."""
+        ...
+
+
+class FrameOutbox(Protocol):
+    """The outbox as the carrier sees it: pictures are lent one by one, and go on the cloud's word alone."""
+
+    def lease(self, lane: Lane, now_ns: int, most: int) -> Sequence[Row]:
+        """Lease up to `most` frames of a lane, oldest first; none that was given back until later than `now_ns`."""
+        ...
+
+    def delivered(self, rows: Sequence[Row]) -> None:
+        """Delete frames that the cloud has, then their pictures."""
+        ...
+
+    def give_back(self, row: Row, retry_at_ns: int) -> None:
+        """End a lease without an answer; the frame is ready again at `retry_at_ns`."""
+        ...
+
+    def hurry(self, lane: Lane, now_ns: int) -> None:
+        """Let every frame of a lane that was given back be ready now: what it waited for is over."""
+        ...
+
+    def refuse(self, row: Row, code: str, retry_at_ns: int) -> bool:
+        """Note that the cloud refused a frame for good; True when it was set aside for that."""
+        ...
+
+    def bury(self, row: Row, code: str) -> None:
+        """Set a frame aside for good."""
+        ...
+
+    def defer_expired(self, now_ns: int, boot_id: str) -> int:
+        """Hand frames to offload that nobody answered in time to the night; gives how many."""
+        ...
+
+    def tell(self, name: str, value: str) -> None:
+        """Keep a fact that vision and `status` read."""
+        ...
+
+
+class Verdicts(Protocol):
+    """Where the cloud's late answers are kept on the device."""
+
+    def keep(self, verdicts: Sequence[Verdict], received_ns: int) -> int:
+        """Commit verdicts, each once however often it comes; gives how many were new. `received_ns`: wall clock."""
+        ...
+
+
+class Http(Protocol):
+    """The way to the cloud's API. Any thread may call it."""
+
+    def send(self, method: str, path: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> HttpReply:
+        """Send one request and give its answer, whatever its status; follows no redirect.
+
+        Raises `agent.errors.Retryable` when no answer came, with the reason as its code.
+        """
+        ...
+
+
+class Link(Protocol):
+    """The connection to the broker; `wire.mqtt.Session` is the real one."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether a publication can be tried now."""
+        ...
+
+    def next_event(self, timeout_s: float) -> mqtt.Event | None:
+        """Wait for the next event."""
+        ...
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        expiry_s: int | None = None,
+        correlation: bytes | None = None,
+        content_type: str = "",
+    ) -> int:
+        """Hand over a message; raises `wire.WireError`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unsealed:
+    """A frame that waits for the night, as far as is needed to choose it. `size_bytes`: picture and record."""
+
+    seq: int
+    boot_id: str
+    captured: Stamp
+    clock: ClockTrust
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NightFrame:
+    """A frame that waits for the night, whole but for its picture, which lies in the spool."""
+
+    seq: int
+    run_id: str
+    boot_id: str
+    captured: Stamp
+    clock: ClockTrust
+    body: bytes
+    picture: Spooled
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFile:
+    """A finished file of the night in the folder `batch`; `name` is its name there."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A sealed file of the night that the cloud does not have for certain yet.
+
+    `number` is this device's own; `owner` is who its rows speak of, whatever the configuration says by now.
+    """
+
+    number: int
+    owner: Owner
+    day: str
+    part: int
+    file: ShardFile
+    rows: int
+    sealed_ns: int
+    refusals: int = 0
+    error: str = ""
+
+
+class Night(Protocol):
+    """The outbox as the night sees it: what waits is sealed into files, a transaction each."""
+
+    def unsealed(self) -> Iterable[Unsealed]:
+        """Give every frame that waits for the night and lies in no file yet, oldest first."""
+        ...
+
+    def frames(self, seqs: Sequence[int]) -> Sequence[NightFrame]:
+        """Give these frames, in their order; what is gone meanwhile is left out."""
+        ...
+
+    def next_part(self, day: str) -> int:
+        """Give the number of the day's next file, from 1; no number is given twice."""
+        ...
+
+    def hand_over(
+        self, file: ShardFile, owner: Owner, day: str, part: int, seqs: Sequence[int], sealed_ns: int
+    ) -> Shard | None:
+        """Commit, in one transaction, that these frames lie in this file now; their pictures may leave the spool.
+
+        None, and nothing is changed, when one of them is gone meanwhile: it was evicted.
+        """
+        ...
+
+    def sealed_pictures(self) -> Iterable[str]:
+        """Give the names of pictures that lie in sealed files: after a crash some may still lie in the spool too."""
+        ...
+
+    def bury(self, seqs: Sequence[int], code: str) -> None:
+        """Set frames aside for good, with the reason."""
+        ...
+
+    def take_back(self, number: int, pictures: Mapping[int, Spooled]) -> None:
+        """Commit, in one transaction, that a file's frames lie in the spool again, and that the file is no more."""
+        ...
+
+    def sealed(self) -> Sequence[Shard]:
+        """Give the files that the cloud does not have for certain yet, oldest first."""
+        ...
+
+    def hurry(self) -> None:
+        """Let the files that are sealed now leave at once, whatever the window says."""
+        ...
+
+
+class Pictures(Protocol):
+    """The spool as the night sees it."""
+
+    def read(self, picture: Spooled) -> bytes:
+        """Read a picture. Raises `agent.errors.Rejected` (``picture-lost``), `Broken` (``spool-folder``)."""
+        ...
+
+    def keep(self, jpeg: bytes) -> Spooled:
+        """Write a picture durably. Raises `Broken`: ``spool-full``, ``disk-full``, ``spool-folder``."""
+        ...
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files whose rows speak of them no longer."""
+        ...
+
+
+class ShardFolder(Protocol):
+    """Where the night's files lie."""
+
+    def room_bytes(self) -> int:
+        """How much the disk still takes."""
+        ...
+
+    def is_sound(self, file: ShardFile) -> bool:
+        """Read a file through, and tell whether it is what was written. Raises `Broken` (``batch-folder``)."""
+        ...
+
+    def read(self, file: ShardFile) -> Iterator[tuple[int, bytes]]:
+        """Give a sound file's pictures, each with its frame's number."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a file whose row is gone."""
+        ...
+
+    def write(self, manifest: Manifest, rows: Iterable[Mapping[str, object]]) -> ShardFile:
+        """Write a file durably. Raises what `rows` raises, and `Broken`: ``disk-full``, ``batch-folder``."""
+        ...
+
+    def sweep(self, known: Collection[str], *, at_once: bool = False) -> int:
+        """Remove files that were unknown at the look before already, or `at_once`; gives how many."""
+        ...
+
+
+class Sealed(Protocol):
+    """The outbox as the shipper sees it: sealed files, until the cloud has them."""
+
+    def sealed(self) -> Sequence[Shard]:
+        """Give the files that the cloud does not have for certain yet, oldest first."""
+        ...
+
+    def ship_now(self) -> int:
+        """Give the number of the last file that leaves at once; 0 when all wait for the window."""
+        ...
+
+    def live_backlog(self) -> int:
+        """How many live records wait for the cloud: they go first."""
+        ...
+
+    def deliver(self, number: int) -> int:
+        """Take a file and its frames out of the books: the cloud has them. Gives how many frames."""
+        ...
+
+    def note(self, number: int, error: str) -> None:
+        """Keep why a file has not left yet, for whoever looks."""
+        ...
+
+    def refuse(self, number: int, error: str) -> bool:
+        """Note that the cloud refused a file for good; True when that was once too often."""
+        ...
+
+    def lose(self, number: int, code: str) -> int:
+        """Set the frames of a file aside for good, with the reason; gives how many."""
+        ...
+
+
+class SealedFiles(Protocol):
+    """The folder of sealed files as the shipper sees it."""
+
+    def is_sound(self, file: ShardFile) -> bool:
+        """Read a file through, and tell whether it is what was written. Raises `Broken` (``batch-folder``)."""
+        ...
+
+    def pieces(self, file: ShardFile, size_bytes: int) -> Iterator[bytes]:
+        """Read a file in pieces. Raises `OSError`."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a file whose row is gone."""
+        ...
+
+    def set_aside(self, name: str) -> Path | None:
+        """Move a file away that nobody will take; gives where, None when it is not there."""
+        ...
+
+    def sweep(self, known: Collection[str], *, at_once: bool = False) -> int:
+        """Remove files that were unknown at the look before already, or `at_once`; gives how many."""
+        ...
+
+
+class ShardApi(Protocol):
+    """The cloud's calls for the night's files. Each raises `agent.errors.Retryable` when there is no answer."""
+
+    def announce(self, document: Mapping[str, object]) -> HttpReply:
+        """Say what there is (`POST /v1/shards`)."""
+        ...
+
+    def put(self, url: str, headers: Mapping[str, str], pieces: Iterable[bytes], size_bytes: int) -> HttpReply:
+        """Send a file to a signed address. What `pieces` raises is raised here."""
+        ...
+
+    def done(self, sha256: str, document: Mapping[str, object]) -> HttpReply:
+        """Say that it was sent (`POST /v1/shards/SHA256/done`)."""
+        ...

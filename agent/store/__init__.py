@@ -1,0 +1,1 @@
+"""The outbox and local state: the only importer of sqlite."""

@@ -1,0 +1,57 @@
+"""The store seen from outside, by whoever neither writes nor sends: opened to read, and who works on it now.
+
+Daemons may import this: it takes no memory to speak of.
+"""
+
+import contextlib
+import fcntl
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from agent.errors import Broken
+from agent.store.database import is_full
+
+
+@contextlib.contextmanager
+def reading(folder: Path) -> Iterator[sqlite3.Connection]:
+    """Open the outbox in `folder` to read it; the daemons may run or be dead.
+
+    Raises `Broken` (``no-store``, ``store-unreadable``, ``disk-full``), also for what SQLite says meanwhile.
+    """
+    path = folder / "outbox.sqlite"
+    try:
+        exists = path.exists()
+    except OSError:
+        exists = False
+    if not exists:
+        raise Broken("no-store", f"there is no store in {folder}", "start the agent once, or name its configuration")
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5)) as db:
+            yield db
+    except (sqlite3.Error, OSError) as error:
+        if is_full(folder):
+            cure = "free disk space"
+            raise Broken("disk-full", f"{path} cannot even be read: no space left on its disk", cure) from None
+        cure = "run this as the agent's user or as root; start the agent once after an update"
+        raise Broken("store-unreadable", f"{path} cannot be read: {error}", cure) from None
+
+
+def holder(folder: Path, role: str) -> int | None:
+    """Give the process that holds a role's lock, or held it last; None when its note cannot be read."""
+    try:
+        return int((folder / f"{role}.lock").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def is_at_work(folder: Path, role: str) -> bool:
+    """Whether a running process holds a role's lock."""
+    try:
+        with (folder / f"{role}.lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,316 @@
+"""Everything that runs, started and stopped in order; what dies is started again, as the service manager would."""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from cloud.broker import CLOUD, Broker
+from cloud.demo import capacity, counts
+from cloud.demo.child import LOOK_EVERY_S, Child, children_of, rss_bytes
+from cloud.demo.device import DEVICE, Places, Sights, configuration
+from cloud.errors import Broken, Rejected
+
+log = logging.getLogger(__name__)
+
+START_S = 60.0
+FIRST_ANSWER_S = 30.0
+DRAIN_S = 60.0
+NIGHT_S = 600.0
+ANSWERS_S = 60.0
+"""How long the last late answers may take to come back once all else is done."""
+USUAL_PORT = 8000
+FUNCTION_WORKERS = 2
+CANNOT_START = (2, 4)
+"""Exit codes of the device that a person must act on: wrong input, broken installation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the demo shows, and where it lives."""
+
+    folder: Path
+    port: int | None = None
+    sights: Sights = field(default_factory=Sights)
+
+
+class Demo:
+    """Broker, function host, cloud, worker and one device."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._folder = options.folder
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._config = self._folder / "device.toml"
+        self.broker = Broker(self._folder / "broker", [DEVICE])
+        self._port = options.port if options.port is not None else usual_or_free_port()
+        self._function_port = free_port()
+        self._cloud: list[Child] = []
+        self._device: Child | None = None
+        self._peak_rss_bytes = 0
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        return f"http://127.0.0.1:{self._port}/"
+
+    # -- start ---------------------------------------------------------------------------------------------------
+
+    def start(self, say: Callable[[str], None]) -> None:
+        """Start everything; returns when the page answers. Raises with the cure when something does not start."""
+        say("starting the broker")
+        self.broker.start()
+        say("starting the cloud: PostgreSQL, ingest, web, function host, worker")
+        self._start_cloud()
+        say("starting the device: vision and sync")
+        self._device = self._make_device(say)
+        self._device.start()
+        say("waiting for the first answer")
+        self._wait_for_answer()
+
+    def _start_cloud(self) -> None:
+        function = self._child(
+            "function", "cloud", "function", "--port", str(self._function_port),
+            "--concurrency", str(FUNCTION_WORKERS), "--idle", "15",
+        )  # fmt: skip
+        serve = self._child(
+            "cloud", "cloud", "serve", "--port", str(self._port), "--data", str(self._folder / "cloud"),
+            "--broker", f"mqtt://{CLOUD}@127.0.0.1:{self.broker.options(CLOUD).port}",
+            "--password-file", str(self.broker.password_file(CLOUD)),
+            "--function", f"http://127.0.0.1:{self._function_port}/",
+        )  # fmt: skip
+        # It uses the PostgreSQL that the cloud has started.
+        worker = self._child("worker", "cloud", "worker", "--data", str(self._folder / "cloud"))
+        self._cloud = [function, serve, worker]
+        function.start()
+        serve.start()
+        self._wait_for_page(serve)
+        worker.start()
+
+    def _child(self, name: str, package: str, *words: str) -> Child:
+        command = [sys.executable, "-m", f"{package}.cli", *words]
+        return Child(name, command, self._folder / f"{name}.log")
+
+    def _make_device(self, say: Callable[[str], None]) -> Child:
+        sights = self._options.sights
+        cores: frozenset[int] = frozenset()
+        if sights.overload is not None:
+            # A small device: one core of its own. The others are the cloud's.
+            core = max(os.sched_getaffinity(0))
+            cores = frozenset({core})
+            fps = capacity.of_core(core)
+            say(f"one core answers {fps:.0f} frames/s; the cameras give {sights.overload:g} times as many")
+            sights = sights.with_capacity(fps)
+        places = Places(
+            self._folder, self.broker.port, self.broker.password_file(DEVICE), f"http://127.0.0.1:{self._port}"
+        )
+        self._config.write_text(configuration(sights, places), encoding="utf-8")
+        device = self._child("device", "agent", "run", "--config", str(self._config), "--drain", str(int(DRAIN_S)))
+        device.cores = cores
+        return device
+
+    def _wait_for_page(self, serve: Child) -> None:
+        deadline_s = time.monotonic() + START_S
+        pause = threading.Event()
+        while time.monotonic() < deadline_s:
+            if serve.exit_code is not None:
+                raise Broken("demo-cloud", f"the cloud did not start:\n    {serve.last_words()}",
+                             "do what its last lines say")  # fmt: skip
+            with contextlib.suppress(requests.RequestException):
+                if requests.get(f"{self.url}healthz", timeout=2).ok:
+                    return
+            pause.wait(0.1)
+        raise Broken("demo-cloud", f"the page did not come up within {START_S:.0f} s", f"see {serve.log_file}")
+
+    def _wait_for_answer(self) -> None:
+        """Wait until an answer is in the cloud; a camera that gives none must not keep the page closed for long."""
+
+        def answered() -> bool:
+            self.look_after()
+            with contextlib.suppress(requests.RequestException):
+                return bool(requests.get(f"{self.url}api/v1/summary", timeout=5).json()["total"]["results"])
+            return False
+
+        if not _wait(answered, FIRST_ANSWER_S):
+            words = self._device.last_words() if self._device else ""
+            text = "no answer after %.0f s; the page says what is wrong. The device said:\n    %s"
+            log.warning(text, FIRST_ANSWER_S, words)
+
+    # -- while it runs -------------------------------------------------------------------------------------------
+
+    def look_after(self) -> None:
+        """Start again what has died, and note how much memory the device takes."""
+        self._look_after_cloud()
+        if self._device is not None:
+            self._refuse_to_repeat(self._device)
+            self._device.look_after()
+        self._peak_rss_bytes = max(self._peak_rss_bytes, self._device_rss_bytes())
+
+    def _refuse_to_repeat(self, device: Child) -> None:
+        """A device that says that its input or installation is wrong would say the same again."""
+        if device.exit_code in CANNOT_START:
+            raise Broken("demo-device", f"the device did not start:\n    {device.last_words()}", "do what it says")
+
+    def _look_after_cloud(self) -> None:
+        if not self.broker.running:
+            log.warning("the broker ended; it starts again")
+            self.broker.start()
+        for child in self._cloud:
+            child.look_after()
+
+    def _device_rss_bytes(self) -> int:
+        """Resident memory of vision and sync together; pages that both use count twice."""
+        process = self._device.process if self._device else None
+        return sum(rss_bytes(pid) for pid in children_of(process.pid)) if process is not None else 0
+
+    def progress(self) -> str:
+        """One line about how it goes."""
+        try:
+            total = requests.get(f"{self.url}api/v1/summary", timeout=2).json()["total"]
+            devices = requests.get(f"{self.url}api/v1/devices", timeout=2).json()["devices"]
+        except (requests.RequestException, ValueError):
+            return "the cloud does not answer just now"
+        shares = counts.shares(devices[0].get("frames") if devices else None)
+        return f"{total['results']:,} results and {total['alerts']:,} alerts in the cloud{shares}"
+
+    # -- the night -----------------------------------------------------------------------------------------------
+
+    def night(self, say: Callable[[str], None]) -> dict[str, Any]:
+        """Close the day now: seal what waits, send it, and have the batch answer it. Gives what the batch said."""
+        say("night: sealing the day into shards")
+        sealed = self._agent("nightly", "--now", timeout_s=NIGHT_S)
+        if not sealed["sealed"]:
+            say("night: nothing was kept or deferred, so there is nothing to score")
+            return sealed
+        say("night: sending the shards to the cloud")
+        if not self._wait_for(lambda: not self._agent("nightly", "--list")["shards"], NIGHT_S):
+            raise Broken("demo-night", "the shards did not reach the cloud", f"see {self._folder / 'device.log'}")
+        days = sorted({shard["day"] for shard in sealed["sealed"]})
+        for day in days:
+            say(f"night: scoring {day}")
+            data = str(self._folder / "cloud")
+            scored = self._run_json("cloud", "batch", "run", day, "--data", data, "--json", timeout_s=NIGHT_S)
+            say(f"night: {scored['answered']:,} of {scored['rows']:,} frames answered in {scored['took_s']:.1f} s")
+            say(f"night: the report is at {self.url}batch/{day}")
+        return scored
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def finish(self, say: Callable[[str], None], *, night: bool) -> dict[str, Any]:
+        """Stop the cameras, wait until every frame has its answer in the cloud and on the device, and count.
+
+        Frames that were deferred have theirs only after the night, which is run for them, and with `night` in any case.
+        """
+        if self._device is None:
+            raise Rejected("demo-not-started", "the device was never started", "start the demo again")
+        say("stopping the cameras and waiting until the cloud has everything")
+        self._device.stop(DRAIN_S + 30, self._look_after_cloud)
+        # Sync goes on alone: vision is dead, and what is on its way still arrives.
+        self._device = self._child("sync", "agent", "sync", "--config", str(self._config))
+        self._device.start()
+        scored = self.night(say) if night or self.status()["unanswered"] else None
+        say("waiting for the last late answers")
+        if not self._wait_for(self._all_answered, ANSWERS_S):
+            log.warning("some answers have not come back within %.0f s", ANSWERS_S)
+        self._device.stop(20, self._look_after_cloud)
+        window = {"window_s": 86_400, "same_clock": True}
+        summary = requests.get(f"{self.url}api/v1/summary", params=window, timeout=30).json()
+        return counts.report(self.status(), summary, scored, self._peak_rss_bytes)
+
+    def _all_answered(self) -> bool:
+        status = self.status()
+        copied = status["frames"]["copied"]
+        asked = copied.get("uncertain", 0) + copied.get("audit", 0)
+        waits = status["unanswered"] or status["outbox"]["waiting"] or status["answers"]["asynchronous"] < asked
+        return not waits
+
+    def _wait_for(self, holds: Callable[[], bool], timeout_s: float) -> bool:
+        def look() -> bool:
+            self.look_after()
+            return holds()
+
+        return _wait(look, timeout_s)
+
+    def status(self) -> dict[str, Any]:
+        """What the device itself says."""
+        return self._agent("status")
+
+    def _agent(self, *words: str, timeout_s: float = 30) -> dict[str, Any]:
+        return self._run_json("agent", *words, "--json", "--config", str(self._config), timeout_s=timeout_s)
+
+    def _run_json(self, package: str, *words: str, timeout_s: float) -> dict[str, Any]:
+        command = [sys.executable, "-m", f"{package}.cli", *words]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+        try:
+            said: dict[str, Any] = json.loads(answer.stdout)
+        except ValueError:
+            said = {"error": {"message": answer.stderr[-2000:]}}
+        if "error" in said:
+            name = " ".join(words[:2])
+            raise Broken("demo-command", f"{package} {name} failed: {said['error']['message']}", "do what it says")
+        return said
+
+    def stop(self) -> None:
+        """Stop everything, the device first and the broker last."""
+        for child in (self._device, *reversed(self._cloud)):
+            if child is not None:
+                child.stop(20)
+        self.broker.stop()
+
+    def addresses(self) -> dict[str, str]:
+        """Where everything is, for a person who wants to look behind the page."""
+        return {
+            "page": self.url,
+            "jobs": f"{self.url}jobs",
+            "modes": f"{self.url}modes",
+            "batch": f"{self.url}batch",
+            "API": f"{self.url}api/v1/docs",
+            "function": f"http://127.0.0.1:{self._function_port}/meter   (what its calls have cost)",
+            "broker": f"mosquitto_sub -p {self.broker.options(CLOUD).port} -u {CLOUD} "
+            f"-P $(cat {self.broker.password_file(CLOUD)}) -t 'shelfwire/v1/#'   (package mosquitto-clients)",
+            "device": f"shelfwire-agent status --config {self._config}",
+            "submit": f"shelfwire-agent submit PICTURE --wait --config {self._config}",
+            "logs": f"{self._folder}/*.log",
+        }
+
+    def remove(self) -> None:
+        """Delete the demo's folder."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _wait(holds: Callable[[], bool], timeout_s: float) -> bool:
+    """Ask until it holds; False when the time is over. For what happens in other processes, which tell nobody."""
+    deadline_s = time.monotonic() + timeout_s
+    pause = threading.Event()
+    while not holds():
+        if time.monotonic() > deadline_s:
+            return False
+        pause.wait(LOOK_EVERY_S)
+    return True
+
+
+def usual_or_free_port() -> int:
+    """Give port 8000 when nobody has it, else a free one."""
+    for port in (USUAL_PORT, 0):
+        with contextlib.suppress(OSError):
+            return free_port(port)
+    raise Broken("demo-port", "no port is free", "close some programs")
+
+
+def free_port(port: int = 0) -> int:
+    """Give a port of this machine that nobody has now: `port` itself, or any. Raises OSError when it is taken."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", port))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,27 @@
+"""Why a bundle or a picture was refused, and what cures it."""
+
+
+class BundleError(ValueError):
+    """A bundle that cannot be trusted or run.
+
+    `code` is one of bundle-missing, bundle-json, bundle-path, bundle-file-missing, bundle-digest, bundle-runtime,
+    bundle-input, bundle-label-count, bundle-golden, model-load, model-output; `hint` is the cure.
+    """
+
+    def __init__(self, code: str, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.hint = hint
+
+
+class PictureError(ValueError):
+    """A picture that cannot be classified.
+
+    `code` is one of picture-empty, picture-not-a-picture, picture-too-large, picture-truncated, picture-broken,
+    picture-shape; `hint` is the cure.
+    """
+
+    def __init__(self, code: str, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.hint = hint
