@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import sqlite_utils
+import apsw
 
 from agent.core import tallies
 from agent.core.backlog import Backlog
 from agent.core.health import REPORT_TIMEOUT_S
 from agent.ports import Lane
+from agent.store.database import one
 from agent.store.night import read_backlog
 from agent.store.outside import holder, is_at_work, reading
 
@@ -81,27 +82,23 @@ class Snapshot:
         return tallies.frames(self.counters)
 
 
+OLDEST = "SELECT seq, wall_ns FROM outbox WHERE state = 0 AND lane = ? ORDER BY seq LIMIT 1"
+
+
 def look(folder: Path) -> Snapshot:
     """Read the store in `folder`. Raises `Broken` (``no-store``, ``store-unreadable``, ``disk-full``)."""
-    with reading(folder) as connection:
-        return _read(sqlite_utils.Database(connection), folder)
+    with reading(folder) as db:
+        db.execute("BEGIN")  # one moment, not one per question; closing ends it
+        return _read(db, folder)
 
 
-def _read(database: sqlite_utils.Database, folder: Path) -> Snapshot:
-    with database.conn:
-        counters = Counter({str(row["name"]): int(row["n"]) for row in database["counter"].rows})
-        facts = {str(row["name"]): str(row["value"]) for row in database["fact"].rows}
-        dead = database["outbox"].count_where("state = 2")
-        dead_frames = database["outbox"].count_where("state = 2 AND kind = 'frame'")
-        oldest = [
-            row
-            for lane in Lane
-            if lane != Lane.BATCH
-            for row in database.query(
-                "SELECT seq, wall_ns FROM outbox WHERE state = 0 AND lane = ? ORDER BY seq LIMIT 1", [int(lane)]
-            )
-        ]
-        night = read_backlog(database.conn)
+def _read(db: apsw.Connection, folder: Path) -> Snapshot:
+    counters = Counter({str(name): int(n) for name, n in db.execute("SELECT name, n FROM counter")})
+    facts = {str(name): str(value) for name, value in db.execute("SELECT name, value FROM fact")}
+    dead = one(db, "SELECT count(*) FROM outbox WHERE state = 2")
+    dead_frames = one(db, "SELECT count(*) FROM outbox WHERE state = 2 AND kind = 'frame'")
+    oldest = [row for lane in Lane if lane != Lane.BATCH for row in db.execute(OLDEST, (int(lane),))]
+    night = read_backlog(db)
     return Snapshot(
         counters,
         json.loads(facts.get("vision", "{}")),
@@ -109,7 +106,7 @@ def _read(database: sqlite_utils.Database, folder: Path) -> Snapshot:
         json.loads(facts.get("function", "{}")),
         int(dead),
         int(dead_frames),
-        int(min(oldest, key=lambda row: int(row["seq"]))["wall_ns"]) if oldest else None,
+        int(min(oldest)[1]) if oldest else None,
         is_at_work(folder, "vision"),
         is_at_work(folder, "sync"),
         night,

@@ -1,20 +1,25 @@
 """The store seen from outside, by whoever neither writes nor sends: opened to read, and who works on it now.
 
-Daemons may import this: it takes no memory to speak of.
+By the same SQLite library as the writers use, because a process that has two of them on one file is killed: POSIX
+locks belong to the process, so the second library does not see the first one's, and closing a file drops them all
+(https://sqlite.org/howtocorrupt.html, section 2.2).
 """
 
 import contextlib
 import fcntl
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+
+import apsw
 
 from agent.errors import Broken
 from agent.store.database import is_full
 
+BUSY_TIMEOUT_MS = 5_000
+
 
 @contextlib.contextmanager
-def reading(folder: Path) -> Iterator[sqlite3.Connection]:
+def reading(folder: Path) -> Iterator[apsw.Connection]:
     """Open the outbox in `folder` to read it; the daemons may run or be dead.
 
     Raises `Broken` (``no-store``, ``store-unreadable``, ``disk-full``), also for what SQLite says meanwhile.
@@ -27,9 +32,10 @@ def reading(folder: Path) -> Iterator[sqlite3.Connection]:
     if not exists:
         raise Broken("no-store", f"there is no store in {folder}", "start the agent once, or name its configuration")
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5)) as db:
+        with contextlib.closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as db:
+            db.set_busy_timeout(BUSY_TIMEOUT_MS)
             yield db
-    except (sqlite3.Error, OSError) as error:
+    except (apsw.Error, OSError) as error:
         if is_full(folder):
             cure = "free disk space"
             raise Broken("disk-full", f"{path} cannot even be read: no space left on its disk", cure) from None

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +18,9 @@ from agent.cli.run import may_leave
 from agent.config import load
 from agent.host.clock import boot_id
 from agent.ports import Draft, Lane, Stamp
-from agent.store.database import open_database
+from agent.store.database import open_database, transaction
 from agent.store.frames import FrameSender
+from agent.store.inspect import look
 from agent.store.sender import REFUSALS_BEFORE_DEAD, Sender
 from agent.store.writer import Limits, Writer
 from wire.records import FramesStatus, NightStatus
@@ -317,3 +320,25 @@ def test_sync_tells_the_cloud_the_same(shop: Shop) -> None:
     assert status.night == NightStatus(files=0, rows=0, bytes=0, unsealed=1)
     assert status.vision == "running"
     assert [w.code for w in status.warnings if w.code != "clock-unsure"] == ["frames-refused"]
+
+
+def test_looking_takes_no_lock_away_from_the_process_that_looks(tmp_path: Path) -> None:
+    """Closing a file drops every POSIX lock of its process: a second SQLite library here would let others write now."""
+    writer = open_database(tmp_path)
+    with transaction(writer):
+        look(tmp_path)
+        other = subprocess.run([sys.executable, "-c", TRY_TO_WRITE, str(tmp_path / "outbox.sqlite")], check=False)
+        assert other.returncode == 5  # SQLITE_BUSY
+    other = subprocess.run([sys.executable, "-c", TRY_TO_WRITE, str(tmp_path / "outbox.sqlite")], check=False)
+    assert other.returncode == 0
+    writer.close()
+
+
+TRY_TO_WRITE = """
+import sys
+import apsw
+try:
+    apsw.Connection(sys.argv[1]).execute("BEGIN IMMEDIATE")
+except apsw.Error as error:
+    sys.exit(error.result)
+"""
