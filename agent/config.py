@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from agent.core.zones import Zone, read_zones
 from agent.errors import Rejected
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
@@ -55,6 +56,7 @@ def _hours(value: object) -> tuple[time, time]:
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 Bytes = Annotated[int, BeforeValidator(_bytes)]
 Hours = Annotated[tuple[time, time], BeforeValidator(_hours)]
+Zones = Annotated[tuple[Zone, ...], BeforeValidator(read_zones)]
 AbsolutePath = Annotated[Path, AfterValidator(lambda p: p.expanduser())]
 
 
@@ -103,6 +105,7 @@ class Camera(Section):
     stall_timeout: Seconds = Field(5.0, description="no new frame for this long: the camera is stalled, reconnect")
     loop: bool = Field(False, description="files and folders: start again at the end")
     deadline: Seconds | None = Field(None, description="overrides [placement] deadline for this camera")
+    mask: Zones = Field((), description="zones nobody may see: corners in parts of the picture, from 0 to 1")
 
     @field_validator("url")
     @classmethod

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from agent.core.reply import HttpReply
 from agent.core.shards import Manifest, Owner
@@ -72,6 +72,19 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go of the device or connection; may be called twice, and after a failed open."""
+        ...
+
+
+@runtime_checkable
+class Stream(Source, Protocol):
+    """A source that sends at its own rate: all its pictures are grabbed, so that none is old; those due are decoded."""
+
+    def grab(self) -> None:
+        """Wait for the next picture without decoding it. Raises as `read` does."""
+        ...
+
+    def retrieve(self) -> Shot:
+        """Decode the picture grabbed last. Raises as `read` does."""
         ...
 
 

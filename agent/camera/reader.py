@@ -9,14 +9,14 @@ import random as _random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar
 
 from agent.camera.health import CameraState, Health
 from agent.config import Camera
 from agent.core.backoff import Backoff
 from agent.core.pace import Pace
 from agent.errors import Broken, Rejected, Retryable, ShelfwireError
-from agent.ports import Clock, Frame, Shot, Source, Stamp
+from agent.ports import Clock, Frame, Shot, Source, Stamp, Stream
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -41,19 +41,6 @@ class Sink(Protocol):
 
     def end(self, camera: str) -> None:
         """Say that this camera's source has ended."""
-        ...
-
-
-@runtime_checkable
-class Stream(Source, Protocol):
-    """A source that sends at its own rate: all its pictures are grabbed, so that none is old; those due are decoded."""
-
-    def grab(self) -> None:
-        """Wait for the next picture without decoding it. Raises as `read` does."""
-        ...
-
-    def retrieve(self) -> Shot:
-        """Decode the picture grabbed last. Raises as `read` does."""
         ...
 
 

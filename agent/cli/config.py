@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 from agent.camera.address import redact
 from agent.cli.common import add_config, add_json, load_config
 from agent.config import Bytes, Config, Hours, Seconds, parse
+from agent.core import zones
 from agent.errors import Rejected
 
 EXAMPLES: dict[str, str] = {
@@ -34,6 +35,7 @@ EXAMPLES: dict[str, str] = {
     "cloud.broker": '"mqtts://broker.example:8883"',
     "cloud.api": '"https://cloud.example"',
     "camera.deadline": '"500 ms"',
+    "camera.mask": zones.EXAMPLE,
     "cloud.username": '"till-3"',
     "cloud.password_file": '"/etc/shelfwire/broker.password"',
     "cloud.ca_file": '"/etc/shelfwire/ca.pem"',
@@ -200,4 +202,6 @@ def _toml(value: Any, field: FieldInfo) -> str:
 def _toml_item(item: Any) -> str:
     if isinstance(item, tuple) and isinstance(item[0], time):
         return f'"{item[0]:%H:%M}-{item[1]:%H:%M}"'
+    if isinstance(item, tuple):
+        return "[" + ", ".join(_toml_item(inner) for inner in item) + "]"
     return json.dumps(item, ensure_ascii=False)

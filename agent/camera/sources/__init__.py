@@ -1,5 +1,6 @@
 """The kinds of camera: one file each, one function that chooses."""
 
+from agent.camera.mask import hide
 from agent.camera.sources.folder import FolderSource
 from agent.camera.sources.rendered import RenderedSource
 from agent.camera.sources.snapshot import SnapshotSource
@@ -15,8 +16,13 @@ __all__ = ["open_source"]
 def open_source(camera: Camera, clock: Clock) -> Source:
     """Give the source for `camera`, by its kind; nothing is touched before its `open`.
 
-    Raises `Rejected` or `Broken` when the address or the login cannot be meant.
+    The zones of `camera.mask` are painted over in every picture it gives. Raises `Rejected` or `Broken` when the
+    address or the login cannot be meant.
     """
+    return hide(_bare_source(camera, clock), camera.mask)
+
+
+def _bare_source(camera: Camera, clock: Clock) -> Source:
     match camera.kind_of():
         case "rtsp" | "http":
             return StreamSource(camera, clock)
