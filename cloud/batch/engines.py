@@ -102,7 +102,10 @@ class _Lane:
     def _try(self, task: Task) -> Done | Failed:
         for _ in range(ATTEMPTS):
             try:
-                return self._worker().submit(self._score, task).result()
+                worker = self._worker()
+                if self._stopping.is_set():  # told so while the worker started: nobody could end it then
+                    break
+                return worker.submit(self._score, task).result()
             except BrokenProcessPool:
                 if self._pool is not None:
                     self._pool.shutdown(wait=False)
