@@ -359,6 +359,12 @@ def load(path: Path) -> Config:
             f"there is no configuration at {path}",
             "write one with `shelfwire-agent config example > shelfwire.toml` and name it with --config",
         ) from None
+    except PermissionError:
+        raise Rejected(
+            "config-unreadable",
+            f"this user may not read {path}",
+            "run this as the agent's user: sudo -u shelfwire shelfwire-agent ...",
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise Rejected(
             "config-unreadable", f"{path} cannot be read: {error}", "give it to this user and save it as UTF-8 text"

@@ -114,6 +114,7 @@ class Sync:
     def _turn(self) -> None:
         try:
             self._uplink.turn()
+            self._sender.take_up_retried(self._clock.now().boot_ns)
             self._note_link()
             self._thin()
             self._busy = False
@@ -136,6 +137,7 @@ class Sync:
             while not self._stop.event.is_set():
                 try:
                     self._carrier.turn()
+                    self._frames.take_up_retried(self._clock.now().boot_ns)
                 except (*BUSY_ERRORS, *DISK_ERRORS) as error:
                     log.error("the store cannot be written: %s", error)
                     self._clock.wait(self._stop.event, DISK_PAUSE_S)

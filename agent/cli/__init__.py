@@ -16,6 +16,7 @@ COMMANDS = {
     "nightly": "seal the day's pictures into files for the cloud",
     "submit": "give pictures to the cloud for an answer",
     "classify": "classify pictures, once",
+    "outbox": "look into the outbox: list, show, retry, bury, export, check",
     "status": "what this device is doing, on one screen",
     "config": "check, show or explain the configuration",
 }

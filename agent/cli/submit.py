@@ -7,7 +7,6 @@ Each picture is put into the outbox like a camera's frame and sent when sync can
 import argparse
 import json
 import re
-import socket
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from agent.config import NAME, Config
 from agent.core.records import frame_body
 from agent.errors import Broken, Rejected, Retryable
 from agent.host.clock import SystemClock, boot_id
+from agent.link.doorbell import ring
 from agent.ports import Draft, Lane, Spooled, Stamp
 from agent.store.database import BUSY_ERRORS, DISK_ERRORS
 from agent.store.inspect import look
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     _check(config, options)
     jpegs = [_read(path, config) for path in options.picture]
     submitted = submit(config, jpegs, options.camera)
-    _ring(config)
+    ring(config.device.runtime_dir)
     if not options.json:
         for item in submitted:
             print(f"{item.file}  {item.frame_id}", flush=True)
@@ -186,15 +186,6 @@ def _draft(number: int, jpeg: _Jpeg, picture: Spooled, camera: str, now: Stamp, 
         truth=None,
     )
     return Draft("frame", Lane.REVIEW, body, now, clock.trust(), picture)
-
-
-def _ring(config: Config) -> None:
-    """Wake sync. Not needed for correctness: sync looks by itself."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as bell:
-        try:
-            bell.sendto(b"1", str(config.device.runtime_dir / "doorbell"))
-        except OSError:
-            return
 
 
 def await_answers(state_dir: Path, submitted: list[_Submitted], wait_s: float) -> int:

@@ -172,12 +172,13 @@ class Reserve:
         return True
 
 
-def open_database(folder: Path, *, check: bool = True) -> apsw.Connection:
+def open_database(folder: Path, *, check: bool = True, replace: bool = True) -> apsw.Connection:
     """Open the outbox database in `folder`, made or migrated as needed; for one thread at a time.
 
     Without `check` the file is not looked through for damage: for a second connection, or a short visit.
 
-    A damaged file is moved aside, never deleted, and a new one is started.
+    A damaged file is moved aside, never deleted, and a new one is started; without `replace` it is left where it is,
+    for a visitor beside daemons that work on it, who is told so by `Broken` (``store-damaged``).
     Raises `Broken`: ``disk-full``, ``store-permission``, ``store-folder``, ``store-newer``, ``sqlite-old``.
     Raises `Retryable` (``store-busy``) when another process keeps the write lock.
     """
@@ -186,7 +187,7 @@ def open_database(folder: Path, *, check: bool = True) -> apsw.Connection:
                      "pip install --upgrade apsw")  # fmt: skip
     prepare_folder(folder)
     with _alone(folder):
-        return _open_or_replace(folder, check=check)
+        return _open_or_replace(folder, check=check, replace=replace)
 
 
 @contextlib.contextmanager
@@ -203,11 +204,14 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(file)
 
 
-def _open_or_replace(folder: Path, *, check: bool) -> apsw.Connection:
+def _open_or_replace(folder: Path, *, check: bool, replace: bool) -> apsw.Connection:
     path = folder / "outbox.sqlite"
     try:
         return _open(path, check=check)
     except (apsw.CorruptError, apsw.NotADBError) as error:
+        if not replace:
+            raise Broken("store-damaged", f"{path} is damaged: {error}",
+                         "restart vision: it moves the damaged file aside, and starts a new one") from None  # fmt: skip
         moved = _move_aside(path)
         log.error("the outbox is damaged (%s): moved to %s, starting a new one", error, moved)
         return _open(path, check=check)

@@ -15,6 +15,7 @@ import apsw
 
 from agent.ports import Lane, Row, Spooled, Stamp
 from agent.store.database import count, open_database, set_fact, tally, transaction
+from agent.store.retried import RETRIED_FRAMES, take
 from agent.store.sender import REFUSALS_BEFORE_DEAD
 from agent.store.spool import Spool
 
@@ -43,7 +44,9 @@ class FrameSender:
         later = self._later[lane]
         while later and later[0][0] <= now_ns and len(rows) < most:
             _, seq = heapq.heappop(later)
-            rows += self._select("lane = ? AND outbox.seq = ?", (int(lane), seq))
+            if seq not in self._leased:  # set aside and sent back by hand, it may stand in line twice
+                rows += self._select("lane = ? AND outbox.seq = ?", (int(lane), seq))
+                self._leased.update(row.seq for row in rows)
         left = most - len(rows)
         if left > 0:
             fresh = self._select("lane = ? AND outbox.seq > ? ORDER BY outbox.seq LIMIT ?",
@@ -73,12 +76,12 @@ class FrameSender:
         with transaction(self._db):
             for row in rows:
                 gone = self._db.execute(
-                    "DELETE FROM outbox WHERE seq = ? AND state = 0 RETURNING lane, bytes", (row.seq,)
+                    "DELETE FROM outbox WHERE seq = ? RETURNING lane, bytes, state", (row.seq,)
                 ).fetchone()
                 if gone is None:
                     # The writer evicted it on its way. It did arrive: it moves from evicted to delivered in the books.
                     count(self._db, "frame:dropped:evicted", -1)
-                else:
+                elif gone[2] == 0:  # else a person has set it aside meanwhile
                     tally(self._db, gone[0], -1, -gone[1])
                 count(self._db, "frame:delivered", 1)
         self._leased.difference_update(row.seq for row in rows)
@@ -90,6 +93,14 @@ class FrameSender:
         found = self._db.execute("SELECT lane FROM outbox WHERE seq = ?", (row.seq,)).fetchone()
         if found is not None:
             heapq.heappush(self._later[Lane(found[0])], (retry_at_ns, row.seq))
+
+    def take_up_retried(self, now_ns: int) -> int:
+        """Put frames that a person has sent back to the line where they are leased; gives how many."""
+        found = [(seq, Lane(lane)) for seq, lane in take(self._db, RETRIED_FRAMES)]
+        passed = [(seq, lane) for seq, lane in found if seq <= self._after[lane] and seq not in self._leased]
+        for seq, lane in passed:
+            heapq.heappush(self._later[lane], (now_ns, seq))
+        return len(passed)
 
     def hurry(self, lane: Lane, now_ns: int) -> None:
         """Let every frame of a lane that was given back be ready now: what it waited for is over."""
@@ -109,7 +120,7 @@ class FrameSender:
             if found is not None and found[0] != 0:
                 buried = True
                 tally(self._db, found[1], -1, -found[2])
-                unneeded = self._let_go_of_dead_pictures()
+                unneeded = let_go_of_dead_pictures(self._db)
         self._spool.remove(unneeded)
         if buried:
             self._leased.discard(row.seq)
@@ -117,27 +128,16 @@ class FrameSender:
             self.give_back(row, retry_at_ns)
         return buried
 
-    def _let_go_of_dead_pictures(self) -> list[str]:
-        """Else what is refused would fill the spool, and new frames would find no room."""
-        found = self._db.execute(
-            "SELECT seq, picture FROM outbox WHERE state = 2 AND picture IS NOT NULL"
-            " ORDER BY seq DESC LIMIT -1 OFFSET ?",
-            (DEAD_PICTURES,),
-        ).fetchall()
-        for seq, _ in found:
-            self._db.execute("UPDATE outbox SET picture = NULL, picture_bytes = 0 WHERE seq = ?", (seq,))
-        return [str(picture) for _, picture in found]
-
     def bury(self, row: Row, code: str) -> None:
         """Set a frame aside whose picture is no use any more: the row stays and says why, the picture goes."""
         with transaction(self._db):
-            found = self._db.execute(
-                "UPDATE outbox SET state = 2, error = ?, picture = NULL, picture_bytes = 0"
-                " WHERE seq = ? AND state = 0 RETURNING lane, bytes",
+            before = self._db.execute("SELECT state, lane, bytes FROM outbox WHERE seq = ?", (row.seq,)).fetchone()
+            self._db.execute(
+                "UPDATE outbox SET state = 2, error = ?, picture = NULL, picture_bytes = 0 WHERE seq = ?",
                 (code, row.seq),
-            ).fetchone()
-            if found is not None:
-                tally(self._db, found[0], -1, -found[1])
+            )
+            if before is not None and before[0] == 0:  # else a person has set it aside meanwhile
+                tally(self._db, before[1], -1, -before[2])
         self._leased.discard(row.seq)
         if row.picture is not None:
             self._spool.remove([row.picture.name])
@@ -154,6 +154,20 @@ class FrameSender:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+
+def let_go_of_dead_pictures(db: apsw.Connection) -> list[str]:
+    """Take the older dead letters' pictures out of the books, in the caller's transaction; gives their files.
+
+    Else what is refused would fill the spool, and new frames would find no room.
+    """
+    found = db.execute(
+        "SELECT seq, picture FROM outbox WHERE state = 2 AND picture IS NOT NULL ORDER BY seq DESC LIMIT -1 OFFSET ?",
+        (DEAD_PICTURES,),
+    ).fetchall()
+    for seq, _ in found:
+        db.execute("UPDATE outbox SET picture = NULL, picture_bytes = 0 WHERE seq = ?", (seq,))
+    return [str(picture) for _, picture in found]
 
 
 def defer_expired(db: apsw.Connection, now_ns: int, boot_id: str, spare: Collection[int] = ()) -> int:

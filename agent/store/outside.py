@@ -7,6 +7,7 @@ locks belong to the process, so the second library does not see the first one's,
 
 import contextlib
 import fcntl
+import pwd
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,19 +19,36 @@ from agent.store.database import is_full
 BUSY_TIMEOUT_MS = 5_000
 
 
+def must_exist(folder: Path) -> Path:
+    """Give the store's file. Raises `Broken` (``no-store``, ``store-permission``)."""
+    path = folder / "outbox.sqlite"
+    try:
+        path.stat()
+    except PermissionError:
+        raise Broken("store-permission", f"this user may not look into {folder}", run_as(folder)) from None
+    except OSError:
+        cure = "start the agent once, or name its configuration"
+        raise Broken("no-store", f"there is no store in {folder}", cure) from None
+    return path
+
+
+def run_as(path: Path) -> str:
+    """Tell as which user a command must run to use `path`: its owner's."""
+    try:
+        owner = pwd.getpwuid(path.stat().st_uid).pw_name
+    except (OSError, KeyError):
+        owner = "shelfwire"
+    return f"run this as the agent's user: sudo -u {owner} shelfwire-agent ..."
+
+
 @contextlib.contextmanager
 def reading(folder: Path) -> Iterator[apsw.Connection]:
     """Open the outbox in `folder` to read it; the daemons may run or be dead.
 
-    Raises `Broken` (``no-store``, ``store-unreadable``, ``disk-full``), also for what SQLite says meanwhile.
+    Raises `Broken` (``no-store``, ``store-permission``, ``store-unreadable``, ``disk-full``), also for what SQLite
+    says meanwhile.
     """
-    path = folder / "outbox.sqlite"
-    try:
-        exists = path.exists()
-    except OSError:
-        exists = False
-    if not exists:
-        raise Broken("no-store", f"there is no store in {folder}", "start the agent once, or name its configuration")
+    path = must_exist(folder)
     try:
         with contextlib.closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as db:
             db.set_busy_timeout(BUSY_TIMEOUT_MS)
@@ -39,7 +57,7 @@ def reading(folder: Path) -> Iterator[apsw.Connection]:
         if is_full(folder):
             cure = "free disk space"
             raise Broken("disk-full", f"{path} cannot even be read: no space left on its disk", cure) from None
-        cure = "run this as the agent's user or as root; start the agent once after an update"
+        cure = f"{run_as(folder)}; start the agent once after an update"
         raise Broken("store-unreadable", f"{path} cannot be read: {error}", cure) from None
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from agent.ports import Lane, Lease, Row, Settled, Stamp
 from agent.store.database import Lock, Reserve, count, one, open_database, prepare_folder, set_fact, tally, transaction
+from agent.store.retried import RETRIED, take
 from wire.bounds import SEQ_MAX
 
 REFUSALS_BEFORE_DEAD = 5
@@ -214,6 +215,21 @@ class Sender:
             del self._leased[seq]
         self._put_later(held.lane, retry_at_ns, seqs)
         return len(seqs)
+
+    def take_up_retried(self, now_ns: int) -> int:
+        """Put records that a person has sent back to the line where they are leased; gives how many.
+
+        What lies before the places that were read to comes by itself.
+        """
+        passed = [(seq, Lane(lane)) for seq, lane in take(self._db, RETRIED) if self._is_passed(seq, Lane(lane))]
+        for seq, lane in passed:
+            self._put_later(lane, now_ns, (seq,))
+        return len(passed)
+
+    def _is_passed(self, seq: int, lane: Lane) -> bool:
+        if seq in self._leased:  # it comes back by itself, or its receipt comes
+            return False
+        return seq <= self._backlog[lane] or self._backlog_until < seq <= self._live[lane]
 
     def hurry(self, now_ns: int) -> None:
         """Let everything that was given back be ready now: what it waited for is over."""
