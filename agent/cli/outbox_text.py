@@ -26,7 +26,7 @@ CELL = 40
 
 def listing(found: Page, now: Stamp, boot: str) -> str:
     """Say how much there is lane by lane, then the records."""
-    rows = [("lane", "waiting", "", "set aside", "")]
+    rows = [("lane", "waiting", "size", "set aside", "what")]
     rows += [
         (s.lane.name.lower(), f"{s.waiting:,}", size(s.waiting_bytes), f"{s.dead:,}", WHAT[s.lane.name.lower()])
         for s in found.lanes

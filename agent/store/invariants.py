@@ -55,11 +55,18 @@ def check(folder: Path, *, thorough: bool = True) -> list[tuple[str, list[Flaw]]
         db.execute("BEGIN")
         found: list[tuple[str, list[Flaw]]] = []
         for item in (damage, *CHECKS):
-            found.append((item.name, list(item.look(db, folder))))
+            found.append((item.name, _looked(item, db, folder)))
             if item in (damage, _SCHEMA) and found[-1][1]:
                 break  # in a file that is broken, or none of ours, the rest says nothing
     return [(name, [f for f in flaws if f.code != "picture-missing" or _still_missing(folder, f)])
             for name, flaws in found]  # fmt: skip
+
+
+def _looked(item: Check, db: apsw.Connection, folder: Path) -> list[Flaw]:
+    try:
+        return list(item.look(db, folder))
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        return [Flaw("store-damaged", "file", f"SQLite says: {error}", REPLACE)]
 
 
 def flaws(folder: Path, *, thorough: bool = True) -> list[Flaw]:

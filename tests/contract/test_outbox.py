@@ -24,6 +24,8 @@ from agent.ports import Draft, Lane, Lease, Row, Stamp
 from agent.store.database import APPLICATION_ID, Reserve, open_database
 from agent.store.frames import FrameSender
 from agent.store.inspect import look
+from agent.store.invariants import flaws
+from agent.store.mending import Mender
 from agent.store.sender import REFUSALS_BEFORE_DEAD, Sender
 from agent.store.writer import Limits, Writer
 
@@ -530,6 +532,30 @@ class Delivery(RuleBasedStateMachine):
     def defer(self) -> None:
         self.frames.defer_expired(self.now_ns, "boot")
 
+    def mender(self) -> Mender:
+        return Mender(self.both.folder)
+
+    @precondition(lambda self: self.produced)
+    @rule(data=st.data(), n=st.integers(1, 12), alerts=st.booleans())
+    def bury_by_hand(self, data: st.DataObject, n: int, alerts: bool) -> None:
+        """Also what is on its way now, what is gone, and what is dead already."""
+        first = data.draw(st.integers(1, max(seq for _, seq in self.produced)))
+        mender = self.mender()
+        done = mender.bury(range(first, first + n), "not wanted", alerts=alerts)
+        mender.close()
+        assert len(done.changed) + len(done.refused) == n
+
+    @rule(n=st.integers(1, 12))
+    def retry_by_hand(self, n: int) -> None:
+        mender = self.mender()
+        mender.retry(mender.dead()[:n])
+        mender.close()
+
+    @rule()
+    def take_up(self) -> None:
+        self.both.sender.take_up_retried(self.now_ns)
+        self.frames.take_up_retried(self.now_ns)
+
     @rule()
     def reconnect(self) -> None:
         self.both.sender.begin()
@@ -567,8 +593,11 @@ class Delivery(RuleBasedStateMachine):
         """At the end a good channel delivers the rest: then everything is in the cloud, dead, or was evicted."""
         if not hasattr(self, "both"):
             return
+        mender = self.mender()
+        mender.retry(mender.dead())
         for _ in range(40):
             self.now_ns += 10
+            self.take_up()
             for lane in (Lane.ALERT, Lane.RESULT):
                 while (lease := self.both.lease(lane, self.now_ns)) is not None:
                     self.on_the_way.append(lease)
@@ -595,6 +624,11 @@ class Delivery(RuleBasedStateMachine):
         # A record may reach the cloud and be evicted before its receipt comes; never the other way round.
         assert len(self.cloud) >= delivered
         assert snapshot.counters["alert:dropped:evicted"] == 0
+        # What was sent back to the line by hand has arrived, unless the cloud refuses it or its picture is gone.
+        left = mender.dead()
+        assert set(left) - self.poison == set(mender.retry(left).refused) - self.poison
+        assert flaws(self.both.folder) == []
+        mender.close()
         self.frames.close()
         self.both.close()
         self.temporary.cleanup()

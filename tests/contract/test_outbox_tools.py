@@ -1,4 +1,4 @@
-"""The technician's hands in the outbox: list, show, retry, bury, export and check, on real files, by the real command."""
+"""The technician's hands in the outbox: what it lists, changes, copies and checks, on real files."""
 
 import csv
 import json
