@@ -105,6 +105,7 @@ class Pipeline:
         self.first_answer = threading.Event()
         self.progress = 0
         """Frames worked on; the watchdog looks at it."""
+        self._turns: dict[str, int] = {}
 
     # A reader's thread: who answers?
 
@@ -150,7 +151,9 @@ class Pipeline:
 
     def work(self, worker: Worker, stop: threading.Event) -> None:
         """Run one inference thread: until `stop`, or until every source has ended."""
+        name = threading.current_thread().name
         while not stop.is_set() and not self._frames.finished:
+            self._turns[name] = self._turns.get(name, 0) + 1
             frame = self._frames.take(TAKE_S)
             if frame is None:
                 continue
@@ -159,6 +162,11 @@ class Pipeline:
             finally:
                 self._frames.done(frame)
             self.progress += 1
+
+    @property
+    def turns(self) -> tuple[int, ...]:
+        """Count each inference thread's turns, also those that found no frame; the watchdog looks at it."""
+        return tuple(self._turns.values())
 
     def _follow(self, frame: Frame, worker: Worker) -> None:
         """One frame, from the mailbox to the recorder."""

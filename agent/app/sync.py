@@ -5,19 +5,22 @@ import logging
 import random
 import secrets
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from typing import Any
 
 from agent.app import Stop
+from agent.app.lives import Lives
 from agent.app.shipping import Shipping
 from agent.carrier import Carrier, Threads
 from agent.config import Config
 from agent.core import health, tallies
 from agent.core.backlog import Backlog
+from agent.core.pulse import link_words, sync_sentence
 from agent.core.records import moment
 from agent.host.clock import SystemClock, boot_id
 from agent.host.metrics import Metrics, Sample
+from agent.host.notify import Notifier
 from agent.host.process import rss_bytes
 from agent.link.doorbell import Doorbell
 from agent.link.https import Https
@@ -41,6 +44,8 @@ STOP_DRAIN_S = 3.0
 
 DISK_PAUSE_S = 1.0
 
+SAY_EVERY_S = 1.0
+
 THIN_EVERY_S = 600.0
 """How often old verdicts are thinned out."""
 
@@ -48,9 +53,10 @@ THIN_EVERY_S = 600.0
 class Sync:
     """Everything sync is made of, started and stopped in order."""
 
-    def __init__(self, config: Config, stop: Stop) -> None:
+    def __init__(self, config: Config, stop: Stop, lives: Lives | None = None) -> None:
         self._config = config
         self._stop = stop
+        self._lives = lives or Lives(config, stop, Notifier("", 0))
         self._clock = SystemClock()
         self._boot = boot_id()
         rng = random.Random(f"{config.device.id}/{secrets.token_hex(4)}")  # noqa: S311 - spreads retries
@@ -62,6 +68,7 @@ class Sync:
         state_dir = config.device.state_dir
         self._verdicts = VerdictStore(state_dir)
         self._thin_at_ns = 0
+        self._say_at_ns = 0
         who = Who(config.device.id, config.device.store, version("shelfwire"), self._boot)
         self._uplink = Uplink(
             who,
@@ -80,7 +87,11 @@ class Sync:
         self._carrying = threading.Thread(target=self._carry, name="carrier", daemon=True)
         own = random.Random(rng.random())  # noqa: S311 - spreads retries
         self._shipping = Shipping(config, self._clock, own, stop.crash) if config.frames_may_leave else None
-        self._metrics = Metrics(config.metrics.sync_port, self._samples)
+        try:
+            self._metrics = Metrics(config.metrics.sync_port, self._samples)
+        except BaseException:
+            self._sender.close()
+            raise
         self._noted_link: dict[str, object] = {}
         self._busy = False
 
@@ -100,16 +111,33 @@ class Sync:
         self._link.nudge("doorbell")
         self._carrier.ring()
 
-    def run(self) -> None:
-        """Work until stopped."""
+    def run(self) -> bool:
+        """Work until stopped; True when a reload ended it."""
         self._link.start()
         self._carrying.start()
         if self._shipping is not None:
             self._shipping.start()
         self._doorbell.start()
-        while not self._stop.event.is_set():
+        again = False
+        while not again and not self._stop.event.is_set():
             self._turn()
-        self._shut_down()
+            self._lives.notifier.alive()
+            again = self._lives.reload_due()
+        self._stop.event.set()
+        if not again:
+            self._lives.notifier.stopping()
+        self._shut_down("reload" if again else "stopped")
+        return again
+
+    def _say(self) -> None:
+        """Tell the service manager how it goes, once a second at most. Ready is whoever can send or keep trying."""
+        now_ns = self._clock.now().boot_ns
+        if now_ns < self._say_at_ns:
+            return
+        self._say_at_ns = now_ns + int(SAY_EVERY_S * 1e9)
+        link, delivered = link_words(self._noted_link), self._uplink.counts["delivered"]
+        self._lives.notifier.ready()
+        self._lives.notifier.status(sync_sentence(link, self._sender.due(), delivered, self._lives.kept))
 
     def _turn(self) -> None:
         try:
@@ -117,6 +145,7 @@ class Sync:
             self._sender.take_up_retried(self._clock.now().boot_ns)
             self._note_link()
             self._thin()
+            self._say()
             self._busy = False
         except BUSY_ERRORS as error:
             # What could not be deleted is sent again and suppressed in the cloud; a verdict comes again.
@@ -171,12 +200,12 @@ class Sync:
             self._sender.set_fact("sync", json.dumps({**link, "at": moment(self._clock.now().wall_ns)}))
             self._noted_link = link
 
-    def _shut_down(self) -> None:
+    def _shut_down(self, reason: str) -> None:
         """Take the receipts that are on their way, say goodbye, leave."""
         if self._shipping is not None:
             self._shipping.stop()
         try:
-            self._take_leave()
+            self._take_leave(reason)
         except (*BUSY_ERRORS, *DISK_ERRORS) as error:
             log.error("the store cannot be written at the stop: %s; what was on its way is sent again", error)
         self._doorbell.stop()
@@ -188,11 +217,11 @@ class Sync:
         self._verdicts.close()
         self._sender.close()
 
-    def _take_leave(self) -> None:
+    def _take_leave(self, reason: str) -> None:
         deadline_ns = self._clock.now().boot_ns + int(STOP_DRAIN_S * 1e9)
         while self._link.connected and not self._uplink.idle and self._clock.now().boot_ns < deadline_ns:
             self._uplink.receive_only()
-        self._uplink.say_goodbye(self.describe(state="offline", reason="stopped"))
+        self._uplink.say_goodbye(self.describe(state="offline", reason=reason))
         self._note_link(stopped=True)
 
     def _make_will(self) -> Will:
@@ -315,7 +344,15 @@ def _camera(item: dict[str, Any]) -> CameraStatus:
     )
 
 
-def run_sync(config: Config, stop: Stop) -> int:
-    """Run the sync process; gives its exit code. Raises what a person must mend before it can start."""
-    Sync(config, stop).run()
-    return 1 if stop.crashed else 0
+def check_reload(new: Config) -> None:
+    """Refuse a configuration that sync could not run with. Raises `Rejected` with the cure."""
+    options(new, lambda: Will("", b"", 0, ""))
+
+
+def run_sync(config: Config, stop: Stop, read: Callable[[], Config] | None = None) -> int:
+    """Run the sync process; gives its exit code. Raises what a person must mend before it can start.
+
+    `read` reads the configuration again, for a reload.
+    """
+    lives = Lives(config, stop, Notifier.from_environment(), read, check_reload)
+    return lives.run(lambda: Sync(lives.config, stop, lives).run)

@@ -6,6 +6,7 @@ import os
 import random
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from functools import partial
 from importlib.metadata import version
 
 from agent.app import Stop
+from agent.app.lives import Lives
 from agent.camera.encode import lower_priority, to_jpeg
 from agent.camera.health import CameraState
 from agent.camera.last import LastPictures
@@ -25,11 +27,13 @@ from agent.core.alerting import Rule
 from agent.core.budget import Budget
 from agent.core.decide import UNKNOWN
 from agent.core.placement import NOT_ALLOWED
+from agent.core.pulse import Pulse, vision_sentence
 from agent.core.records import moment
 from agent.drafts import Policy
 from agent.errors import Broken, Rejected
 from agent.host.clock import SystemClock, boot_id
 from agent.host.metrics import Metrics, Sample
+from agent.host.notify import Notifier
 from agent.host.process import age_s, rss_bytes
 from agent.overflow import Overflow
 from agent.pipeline import Offload, Pipeline
@@ -38,17 +42,19 @@ from agent.store.facts import FactReader
 from agent.store.recorder import Recorder
 from agent.store.writer import Limits, Writer
 from agent.ways import Terms, Ways
-from models import BundleError, Classifier, resolve
+from models import Bundle, BundleError, Classifier, resolve
 
 import cv2  # isort: skip - after models, which sets the decoder's limits
 
 log = logging.getLogger(__name__)
 
 REPORT_EVERY_S = 1.0
-STOP_FRAMES_S = 5.0
-"""What a stop waits for frames in flight before it gives them up."""
+STOP_FRAMES_S = 4.0
+"""What a stop waits for all frames in flight before it gives them up. With what follows a stop ends within 20 s."""
 STOP_SPILL_S = 3.0
 """What a stop waits for pictures on their way to the spool before it drops and counts them."""
+STOP_STORE_S = 6.0
+"""What a stop tries to commit the last records."""
 
 
 def open_classifier(config: Config, workers: int) -> Classifier:
@@ -60,6 +66,19 @@ def open_classifier(config: Config, workers: int) -> Classifier:
     except BundleError as error:
         raise Broken(error.code, str(error), error.hint) from None
     return classifier
+
+
+def check_reload(new: Config, old: Config) -> None:
+    """Refuse a configuration that vision could not run with. Raises `Rejected` and `Broken` with the cure."""
+    _need_camera(new)
+    if (new.model.bundle, new.model.runtime) != (old.model.bundle, old.model.runtime):
+        open_classifier(new, 1).close()
+    make_rules(new, Bundle.load(resolve(new.model.bundle)).manifest.labels)
+
+
+def _need_camera(config: Config) -> None:
+    if not config.camera:
+        raise Rejected("no-camera", "no camera is configured", "add a [[camera]] section with name and url")
 
 
 def make_rules(config: Config, labels: Iterable[str]) -> tuple[Rule, ...]:
@@ -110,11 +129,12 @@ def share_cores(workers: int) -> None:
 class Vision:
     """Everything vision is made of, started and stopped in order."""
 
-    def __init__(self, config: Config, stop: Stop) -> None:
-        if not config.camera:
-            raise Rejected("no-camera", "no camera is configured", "add a [[camera]] section with name and url")
+    def __init__(self, config: Config, stop: Stop, lives: Lives | None = None) -> None:
+        _need_camera(config)
         self._config = config
         self._stop = stop
+        self._lives = lives or Lives(config, stop, Notifier("", 0))
+        self._pulse = Pulse()
         self._clock = SystemClock()
         limits = Limits(
             config.outbox.max_rows,
@@ -128,10 +148,10 @@ class Vision:
             share_cores(workers)
             self._classifier = open_classifier(config, workers)
             rules = make_rules(config, self._classifier.labels)
+            self._metrics = Metrics(config.metrics.vision_port, self._samples)
         except BaseException:
             self._writer.close()
             raise
-        self._metrics = Metrics(config.metrics.vision_port, self._samples)
         self._run_id = self._start_run()
         self._recorder = Recorder(
             self._writer,
@@ -216,8 +236,8 @@ class Vision:
         rng = random.Random(f"{self._config.device.id}/{camera.name}/{os.getpid()}")  # noqa: S311 - spreads retries
         return CameraReader(camera, lambda: open_source(camera, self._clock), self._pipeline, self._clock, rng)
 
-    def run(self, *, exit_when_done: bool = False) -> None:
-        """Work until stopped; with `exit_when_done` also until every source has ended."""
+    def run(self, *, exit_when_done: bool = False) -> bool:
+        """Work until stopped; with `exit_when_done` also until every source has ended. True when a reload ended it."""
         log.info(
             "run %s: model %s %s on %s, %d cameras",
             self._run_id, self._model["name"], self._model["version"], self._classifier.runtime, len(self._readers),
@@ -230,13 +250,19 @@ class Vision:
             thread.start()
         for reader in self._readers:
             reader.start()
+        again = False
         while not self._clock.wait(self._stop.event, REPORT_EVERY_S):
             self._heed()
             self._report(stopped=False)
             self._check_threads()
-            if exit_when_done and self._mailboxes.finished:
+            self._notify()
+            again = self._lives.reload_due()
+            if again or (exit_when_done and self._mailboxes.finished):
                 break
+        if not again:
+            self._lives.notifier.stopping()
         self._shut_down()
+        return again
 
     def _thread(self, name: str, body: Callable[[], None]) -> threading.Thread:
         """Make a thread whose end by a bug ends the process."""
@@ -260,6 +286,28 @@ class Vision:
             facts = self._facts.read("function", "sync")
             self._offload.ways.heed(facts.get("function"), facts.get("sync"))
 
+    def _notify(self) -> None:
+        """Tell the service manager how it goes: ready once each camera is open or known to be ill, alive if at work."""
+        tell = self._lives.notifier
+        cameras = [reader.state() for reader in self._readers]
+        waiting = any(box.waiting for box in self._mailboxes.counts().values())
+        turns = self._pipeline.turns
+        at_work = len(turns) == len(self._workers) and self._pulse.beats(
+            turns, self._pipeline.progress, waiting=waiting
+        )
+        if at_work or self._mailboxes.finished:
+            tell.alive()
+        if all(camera.phase != "opening" for camera in cameras):
+            tell.ready()
+        link = self._facts.link_words()
+        described = [asdict(camera) for camera in cameras]
+        tell.status(vision_sentence(described, self._model, self._facts.due(), link, self._lives.kept))
+
+    def _is_at_work(self) -> bool:
+        waiting = any(box.waiting for box in self._mailboxes.counts().values())
+        turns, progress = self._pipeline.turns, self._pipeline.progress
+        return len(turns) == len(self._workers) and self._pulse.beats(turns, progress, waiting=waiting)
+
     def _check_threads(self) -> None:
         if self._first_answer_s is None and self._pipeline.first_answer.is_set():
             self._first_answer_s = age_s()
@@ -273,17 +321,20 @@ class Vision:
         self._stop.event.set()
         stop_all(self._readers)
         self._mailboxes.close()
+        until_s = time.monotonic() + STOP_FRAMES_S
         for thread in self._workers:
-            thread.join(STOP_FRAMES_S)
+            thread.join(max(0.0, until_s - time.monotonic()))
         self._pipeline.close(STOP_SPILL_S)
         self._pictures.stop()
         self._report(stopped=True)
-        if not self._recorder.stop():
+        if not self._recorder.stop(STOP_STORE_S):
             log.error("the last records could not be stored")
             self._stop.crashed = True
         self._metrics.close()
         self._facts.close()
         self._writer.close()
+        if not any(thread.is_alive() for thread in self._workers):
+            self._classifier.close()
 
     def _report(self, *, stopped: bool) -> None:
         """Keep vision's state in the store, where sync and `status` find it, and count the frames that were dropped."""
@@ -348,7 +399,13 @@ class Vision:
         yield Sample("shelfwire_memory_rss_bytes", "Resident memory of vision.", rss_bytes())
 
 
-def run_vision(config: Config, stop: Stop, *, exit_when_done: bool = False) -> int:
-    """Run the vision process; gives its exit code. Raises what a person must mend before it can start."""
-    Vision(config, stop).run(exit_when_done=exit_when_done)
-    return 1 if stop.crashed else 0
+def run_vision(
+    config: Config, stop: Stop, read: Callable[[], Config] | None = None, *, exit_when_done: bool = False
+) -> int:
+    """Run the vision process; gives its exit code. Raises what a person must mend before it can start.
+
+    `read` reads the configuration again, for a reload.
+    """
+    lives = Lives(config, stop, Notifier.from_environment(), read, lambda new: check_reload(new, lives.config))
+    lives.notifier.status("checking the model")
+    return lives.run(lambda: partial(Vision(lives.config, stop, lives).run, exit_when_done=exit_when_done))

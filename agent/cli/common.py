@@ -1,6 +1,7 @@
 """What several commands share: the configuration option, logging, errors that name the cure."""
 
 import argparse
+import faulthandler
 import json
 import logging
 import os
@@ -57,7 +58,11 @@ class _JsonLines(logging.Formatter):
 
 
 def start_logging(options: argparse.Namespace, role: str) -> None:
-    """Log to standard error; the service manager adds the time there, a terminal needs it."""
+    """Log to standard error; the service manager adds the time there, a terminal needs it.
+
+    A process that is aborted, as by the watchdog, says there where each of its threads stood.
+    """
+    faulthandler.enable()
     stream = logging.StreamHandler(sys.stderr)
     if options.json:
         stream.setFormatter(_JsonLines())

@@ -1,6 +1,7 @@
 """Send what the outbox holds to the cloud and take its receipts, until stopped."""
 
 import argparse
+from functools import partial
 
 from agent.app import Stop
 from agent.cli.common import add_config, add_logging, load_config, start_logging
@@ -14,10 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run until stopped."""
+    stop = Stop()
+    stop.listen()
     from agent.app.sync import run_sync
 
     config = load_config(options)
     start_logging(options, "sync")
-    stop = Stop()
-    stop.listen()
-    return run_sync(config, stop)
+    return run_sync(config, stop, partial(load_config, options))

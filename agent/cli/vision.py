@@ -1,6 +1,7 @@
 """Read the cameras, classify, decide, and keep every answer in the outbox, until stopped."""
 
 import argparse
+from functools import partial
 
 from agent.app import Stop
 from agent.cli.common import add_config, add_logging, load_config, start_logging
@@ -15,10 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run until stopped."""
+    stop = Stop()
+    stop.listen()
     from agent.app.vision import run_vision
 
     config = load_config(options)
     start_logging(options, "vision")
-    stop = Stop()
-    stop.listen()
-    return run_vision(config, stop, exit_when_done=options.exit_when_done)
+    return run_vision(config, stop, partial(load_config, options), exit_when_done=options.exit_when_done)

@@ -67,12 +67,11 @@ class Lock:
         Raises `Rejected` (``already-running``) naming the process that holds it, `Broken` as `prepare_folder` does.
         """
         try:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # The group may look who works here (`outside.is_at_work`), where it may enter the folder at all.
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as error:
             raise _disk_trouble(self._path.parent, error) from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _flock_soon(file):
             holder = os.read(file, 32).decode(errors="replace").strip() or "unknown"
             os.close(file)
             raise Rejected(
@@ -90,6 +89,20 @@ class Lock:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _flock_soon(file: int) -> bool:
+    """Lock a file, in a moment if need be: whoever looks whether somebody works here holds the lock while it looks."""
+    for pause_s in (0.05, 0.1, 0.2, None):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if pause_s is None:
+                return False
+            time.sleep(pause_s)
+        else:
+            break
+    return True
 
 
 def prepare_folder(folder: Path) -> None:

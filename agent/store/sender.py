@@ -14,6 +14,7 @@ from typing import Any
 
 from agent.ports import Lane, Lease, Row, Settled, Stamp
 from agent.store.database import Lock, Reserve, count, one, open_database, prepare_folder, set_fact, tally, transaction
+from agent.store.facts import count_due
 from agent.store.retried import RETRIED, take
 from wire.bounds import SEQ_MAX
 
@@ -279,6 +280,10 @@ class Sender:
     def counters(self) -> Counter[str]:
         """Read all counters."""
         return Counter({str(name): int(n) for name, n in self._db.execute("SELECT name, n FROM counter")})
+
+    def due(self) -> int:
+        """Count the records that should be on their way."""
+        return count_due(self._db)
 
     def dead(self) -> int:
         """Count the dead letters."""
