@@ -191,6 +191,7 @@ def test_files_without_a_row_are_swept_when_vision_starts(shop: Shop) -> None:
 def hold(folder: Path) -> apsw.Connection:
     """Be another process that was halted in the middle of a transaction."""
     other = apsw.Connection(str(folder / "outbox.sqlite"))
+    other.set_busy_timeout(10_000)  # the store's thread may be tidying up
     other.execute("BEGIN IMMEDIATE")
     return other
 
