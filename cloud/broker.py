@@ -37,8 +37,8 @@ PORT_ATTEMPTS = 3
 PBKDF2_ROUNDS = 101
 """What mosquitto_passwd itself uses: the passwords are 24 random bytes, not words of people."""
 
-_WRITE = ("status", "results", "alerts", "pictures", "reported", "receipts/up")
-_READ = ("receipts/down", "verdicts", "desired", "commands/#")
+_WRITE = ("status", "results", "alerts", "pictures", "reported", "receipts/up", "echo")
+_READ = ("receipts/down", "verdicts", "desired", "commands/#", "echo")
 
 
 class Broker:

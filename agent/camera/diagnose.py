@@ -24,6 +24,18 @@ def diagnose(camera: Camera, address: Address, clock: Clock, took_s: float) -> S
 
     `took_s` is how long the failed opening took: it tells a stream that never came from one that cannot be decoded.
     """
+    cause = ask(camera, address, clock)
+    if cause is not None:
+        return cause
+    causes = Causes(camera.name, address)
+    if took_s >= 0.9 * camera.open_timeout:
+        return causes.timeout("it answers, but sent no picture", camera.open_timeout)
+    # Not for a person yet: it may have come up between FFmpeg's try and ours.
+    return causes.broken_picture("it answers, but what it sent was no video that this device knows")
+
+
+def ask(camera: Camera, address: Address, clock: Clock) -> ShelfwireError | None:
+    """Ask the camera itself, for at most its open timeout; gives what is wrong, None when it answers as it should."""
     causes = Causes(camera.name, address)
     deadline = _Deadline(clock, clock.now().boot_ns + round(camera.open_timeout * 1e9), camera.open_timeout)
     try:
@@ -34,10 +46,7 @@ def diagnose(camera: Camera, address: Address, clock: Clock, took_s: float) -> S
             _ask_http(causes, deadline, clock)
     except ShelfwireError as cause:
         return cause
-    if took_s >= 0.9 * camera.open_timeout:
-        return causes.timeout("it answers, but sent no picture", camera.open_timeout)
-    # Not for a person yet: it may have come up between FFmpeg's try and ours.
-    return causes.broken_picture("it answers, but what it sent was no video that this device knows")
+    return None
 
 
 @dataclass(frozen=True, slots=True)

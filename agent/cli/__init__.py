@@ -18,6 +18,7 @@ COMMANDS = {
     "classify": "classify pictures, once",
     "outbox": "look into the outbox: list, show, retry, bury, export, check",
     "status": "what this device is doing, on one screen",
+    "doctor": "look at everything that can be wrong, within 10 seconds",
     "config": "check, show or explain the configuration",
 }
 """Name and one line of help; the code is in the module of the same name."""

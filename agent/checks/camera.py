@@ -1,0 +1,118 @@
+"""What each camera gives: by vision's report while that runs; else the camera is opened here, in a child process."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from agent.checks import child
+from agent.checks.context import Context, run_as
+from agent.checks.finding import Finding, fine, skipped, wrong
+from agent.checks.runner import Check
+from agent.checks.words import many
+from agent.config import Camera
+from agent.errors import ShelfwireError
+
+CODES = {
+    "camera-dns": "CAM-1", "camera-timeout": "CAM-1", "camera-refused": "CAM-1", "camera-unreachable": "CAM-1",
+    "camera-not-found": "CAM-1", "camera-auth": "CAM-2", "camera-password-file": "CAM-2", "camera-codec": "CAM-3",
+    "camera-address": "CAM-3", "camera-busy": "CAM-4", "camera-permission": "CAM-4", "camera-stalled": "CAM-5",
+    "camera-lost": "CAM-5", "camera-frozen": "CAM-6", "camera-black": "CAM-7", "camera-covered": "CAM-8",
+    "camera-blurred": "CAM-9", "camera-moved": "CAM-10", "camera-exposure": "CAM-11", "camera-hung": "CAM-13",
+    "camera-tls": "CAM-14", "camera-slow": "CAM-15",
+}  # fmt: skip
+"""The agent's own codes of cameras, and the doctor's."""
+
+LEAST_RATE = 0.5
+"""Part of the rate asked for below which somebody should look."""
+
+ENDLESS = ("rtsp", "http", "usb", "snapshot")
+"""Kinds that go on for ever: real cameras."""
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Look at every configured camera."""
+    if context.config is None:
+        yield skipped("camera", "cameras", "there is no configuration that names them")
+        return
+    if context.state_hidden:
+        yield skipped("camera", "cameras", run_as(context))
+        return
+    cameras = context.config.camera
+    found = list(_looked_at(context, cameras))
+    ill = {finding.title.partition(":")[0] for finding in found if finding.severity != "ok"}
+    well = len(cameras) - len(ill & {camera.name for camera in cameras})
+    yield from (finding for finding in found if finding.severity != "ok")
+    if well and any(finding.severity == "ok" for finding in found):
+        yield fine("camera", f"{many(well, 'camera')} of {len(cameras)}: pictures come, and they are good")
+
+
+def _looked_at(context: Context, cameras: tuple[Camera, ...]) -> Iterator[Finding]:
+    snapshot = context.vision_reports()
+    if snapshot is not None:
+        reports = {str(report["name"]): report for report in snapshot.vision["cameras"]}
+        for camera in cameras:
+            yield from by_report(camera, reports.get(camera.name))
+    elif context.at_work("vision"):
+        yield skipped("camera", "cameras", "vision holds them and has not reported; see the service's lines")
+    elif context.quick:
+        yield skipped("camera", "cameras", "vision does not run, and --quick opens no camera")
+    elif cameras:
+        for camera, report in child.look_at(context, cameras):
+            yield from by_look(camera, report)
+
+
+def by_report(camera: Camera, report: Mapping[str, Any] | None) -> Iterator[Finding]:
+    """Judge a camera by what vision says of it."""
+    if report is None:
+        why = "vision was started with another configuration: systemctl restart shelfwire-vision"
+        yield skipped("camera", f"{camera.name}: vision does not know it", why)
+    elif report["code"]:
+        yield named(camera, str(report["code"]), str(report["message"]), str(report["hint"]))
+    elif report["phase"] == "opening":
+        yield skipped("camera", f"{camera.name}: vision is opening it", "ask again in a few seconds")
+    else:
+        yield from _streaming(camera, report)
+
+
+def _streaming(camera: Camera, report: Mapping[str, Any]) -> Iterator[Finding]:
+    conditions = list(report.get("conditions") or ())
+    for condition in conditions:
+        yield named(camera, str(condition["code"]), str(condition["message"]), str(condition["hint"]))
+    rate_fps = float(report["rate_fps"])
+    started = int(report["captured"]) > 2 * camera.rate_fps
+    if camera.kind_of() in ENDLESS and started and rate_fps < LEAST_RATE * camera.rate_fps:
+        detail = f"{rate_fps:.1f} of {camera.rate_fps:g} pictures a second"
+        yield wrong("camera", "CAM-12", detail, title=f"{camera.name}: fewer pictures than asked for")
+    elif not conditions:
+        yield fine("camera", f"{camera.name}: {rate_fps:.1f} pictures a second")
+
+
+def by_look(camera: Camera, report: Mapping[str, Any]) -> Iterator[Finding]:
+    """Judge a camera by what the child process saw of it: its troubles, each with code, message and hint."""
+    troubles = report["troubles"]
+    for trouble in troubles:
+        yield named(camera, str(trouble["code"]), str(trouble["message"]), str(trouble["hint"]))
+    if not troubles:
+        yield fine("camera", f"{camera.name}: gives pictures")
+
+
+def named(camera: Camera, code: str, message: str, hint: str) -> Finding:
+    """Give the finding for one of the agent's own codes of cameras."""
+    known = CODES.get(code, "CAM-16")
+    if code == "camera-not-found" and camera.kind_of() in ("rtsp", "http", "snapshot"):
+        known = "CAM-3"  # the camera is there, the path in it is not
+    return wrong("camera", known, f"{message} [{code}]", title=f"{camera.name}: {_means(known)}", cure=hint)
+
+
+def _means(code: str) -> str:
+    return wrong("camera", code).title
+
+
+def trouble(error: ShelfwireError) -> dict[str, str]:
+    """Write an error as a trouble."""
+    return {"code": error.code, "message": str(error), "hint": error.hint}
+
+
+CHECK = Check(
+    "camera", "camera", "each camera: pictures, rate, frozen, black, covered, focus, view, exposure", check,
+    late="CAM-13", turn=1,
+)  # fmt: skip

@@ -1,0 +1,158 @@
+"""What checks are given: the configuration if there is one, the store if it can be read, and how thorough to be."""
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from agent import config as configuration
+from agent.config import Config
+from agent.errors import Broken, Rejected, Retryable, ShelfwireError
+from agent.host.clock import SystemClock, boot_id
+from agent.link import trace
+from agent.link.hops import Way
+from agent.ports import Clock
+from agent.store.inspect import Snapshot, look
+from agent.store.outside import is_at_work
+
+T = TypeVar("T")
+
+SPARE_S = 0.25
+"""What is kept back of a check's time, to say what was found."""
+
+STATE_DIR = Path("/var/lib/shelfwire")
+"""Where the state lies when no configuration can say it."""
+
+SHARED_S = 2.0
+"""How long a check waits for what another check reads as well, before it goes without."""
+
+
+class Once(Generic[T]):
+    """Something that several checks need and that may hang: read by the first one, the others wait, not for ever."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._outcome: T | ShelfwireError | None = None
+
+    def get(self, timeout_s: float = SHARED_S) -> T:
+        """Give it. Raises what making it raises, `Retryable` (``late``) when it does not come in time."""
+        if not self._lock.acquire(timeout=timeout_s):
+            raise Retryable("late", "it does not answer in time")
+        try:
+            if self._outcome is None:
+                try:
+                    self._outcome = self._make()
+                except ShelfwireError as error:
+                    self._outcome = error
+        finally:
+            self._lock.release()
+        if isinstance(self._outcome, ShelfwireError):
+            raise self._outcome
+        return self._outcome
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the doctor knows before it looks. `config` is None when `config_error` says why."""
+
+    config_path: Path
+    config: Config | None
+    config_error: ShelfwireError | None = None
+    quick: bool = False
+    """Look only at what takes no time: no camera is opened, no model is run, nothing is sent."""
+    deep: bool = False
+    """Also check the store against its invariants."""
+    since_s: float | None = None
+    """Also count what went wrong in this time."""
+    patience_s: float = 3.0
+    """How long one check may take."""
+    clock: Clock = field(default_factory=SystemClock)
+    sys: Path = Path("/sys")
+    proc: Path = Path("/proc")
+
+    @classmethod
+    def load(cls, path: Path, **how: object) -> "Context":
+        """Load the configuration at `path` if that is possible."""
+        try:
+            return cls(path, configuration.load(path), **how)  # type: ignore[arg-type]
+        except ShelfwireError as error:
+            return cls(path, None, error, **how)  # type: ignore[arg-type]
+        except OSError as error:  # a file that the configuration names lies where this user may not look
+            hidden = Rejected("config-unreadable", f"{error.filename}: {error.strerror}", "run as root")
+            return cls(path, None, hidden, **how)  # type: ignore[arg-type]
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the agent keeps its files."""
+        return self.config.device.state_dir if self.config else STATE_DIR
+
+    @property
+    def state_hidden(self) -> bool:
+        """Whether this user cannot look into the state folder, though it is there."""
+        try:
+            os.stat(self.state_dir)  # noqa: PTH116 - `Path.exists` hides what is asked for here
+        except PermissionError:
+            return True
+        except OSError:
+            return False
+        return not os.access(self.state_dir, os.R_OK | os.X_OK)
+
+    @cached_property
+    def _snapshot(self) -> Once[Snapshot]:
+        return Once(lambda: look(self.state_dir))
+
+    def snapshot(self) -> Snapshot:
+        """Read the store, once for all checks. Raises `Broken` as `look` does, `Retryable` when it hangs."""
+        return self._snapshot.get()
+
+    def at_work(self, role: str) -> bool:
+        """Whether the process of a role runs, by its lock."""
+        return is_at_work(self.state_dir, role)
+
+    def sync(self) -> trace.Sync:
+        """What sync says of its connection. Where this user cannot look, sync counts as running."""
+        if self.state_hidden:
+            return trace.Sync(True, {})
+        if not self.at_work("sync"):
+            return trace.Sync(False, {})
+        try:
+            return trace.Sync(True, self.snapshot().sync)
+        except ShelfwireError:
+            return trace.Sync(True, {})
+
+    @cached_property
+    def _ways(self) -> Once[list[Way]]:
+        return Once(lambda: trace.walk(self.config, self.sync(), self.patience_s - SPARE_S) if self.config else [])
+
+    def ways(self, timeout_s: float) -> list[Way]:
+        """Walk to broker and API, once for all checks. Raises `Retryable` when it does not end in time."""
+        return self._ways.get(timeout_s)
+
+    def vision_reports(self) -> Snapshot | None:
+        """The store, when vision runs and its report is fresh; else None."""
+        if self.state_hidden or not self.at_work("vision"):
+            return None
+        try:
+            snapshot = self.snapshot()
+        except (Broken, Retryable):
+            return None
+        report = snapshot.vision
+        if not report or report["stopped"] or report["boot"] != boot_id():
+            return None
+        silent = snapshot.silent_s(boot_id(), self.clock.now().boot_ns) is not None
+        return None if silent else snapshot
+
+
+def run_as(context: Context) -> str:
+    """Say who may see what this user may not."""
+    try:
+        import pwd
+
+        owner = pwd.getpwuid(context.state_dir.stat().st_uid).pw_name
+    except (OSError, KeyError):
+        owner = "root"
+    return f"run as root, or: sudo -u {owner} shelfwire-agent doctor"

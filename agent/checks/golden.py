@@ -1,0 +1,38 @@
+"""Does the model answer now as it did where it was made?"""
+
+from collections.abc import Iterator
+
+from agent.checks import child
+from agent.checks.context import Context
+from agent.checks.finding import Finding, fine, skipped, wrong
+from agent.checks.runner import Check
+
+WRONG_ANSWER = ("bundle-golden", "model-output")
+CANNOT_LOAD = ("model-load", "bundle-input", "bundle-label-count", "bundle-runtime")
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Run the golden inputs in a child process."""
+    config = context.config
+    if config is None:
+        yield skipped("model", "self-test", "there is no configuration that names the model")
+        return
+    said = child.ask(["model", config.model.bundle, config.model.runtime], context.patience_s - child.SPARE_S)
+    report = next((r for r in said if "code" in r), None)
+    if report is None and said:
+        yield wrong("model", "MOD-3", "the process that loaded it crashed")
+    elif report is None:
+        yield wrong("model", "MOD-7", f"not within {context.patience_s:.0f} s")
+    elif not report["code"]:
+        detail = f"loaded and tested in {report['took_s']:.1f} s"
+        yield fine("model", f"{report['model']} answers as it should on {report['runtime']}", detail)
+    else:
+        yield _failed(report)
+
+
+def _failed(report: child.Report) -> Finding:
+    code = "MOD-2" if report["code"] in WRONG_ANSWER else "MOD-3" if report["code"] in CANNOT_LOAD else "MOD-1"
+    return wrong("model", code, f"{report['message']} [{report['code']}]", cure=report["hint"])
+
+
+CHECK = Check("golden", "model", "the model's self-test, now", check, late="MOD-7", quick=False, turn=2)

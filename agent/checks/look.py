@@ -1,0 +1,92 @@
+"""A look at cameras while vision does not run, in the child process: do they open, and are their pictures good?"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from agent.camera.address import address_of
+from agent.camera.diagnose import ask
+from agent.camera.sources import open_source
+from agent.config import Camera, load
+from agent.errors import ShelfwireError
+from agent.host.clock import SystemClock
+from agent.ports import Picture, Source
+
+Trouble = dict[str, str]
+Say = Callable[[dict[str, Any]], None]
+
+ASK_SHARE = 0.45
+"""Part of the time that a network camera gets to answer at all; the rest is for its first picture."""
+
+SPARE_S = 0.15
+ENOUGH_FRAMES = 5
+ENOUGH_S = 0.7
+"""How long pictures are looked at: one alone does not tell whether the picture is frozen."""
+
+NETWORK = ("rtsp", "http", "snapshot")
+
+
+def look_at_cameras(config_path: Path, limit_s: float, say: Say) -> None:
+    """Open every configured camera, side by side, and say of each what is wrong with it, within `limit_s` seconds."""
+    until_s = time.monotonic() + limit_s - SPARE_S
+    config = load(config_path)
+    commission = config.device.state_dir / "commission"
+
+    def look(camera: Camera) -> None:
+        say({"camera": camera.name, "troubles": _troubles(camera, commission / f"{camera.name}.jpg", until_s)})
+
+    threads = [threading.Thread(target=look, args=(camera,), daemon=True) for camera in config.camera]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, until_s + SPARE_S - time.monotonic()))
+
+
+def _troubles(camera: Camera, reference: Path, until_s: float) -> list[Trouble]:
+    try:
+        pictures = _pictures(camera, until_s)
+    except ShelfwireError as error:
+        return [{"code": error.code, "message": str(error), "hint": error.hint}]
+    from agent.checks.picture import judge
+
+    return [{"code": code, "message": message, "hint": ""} for code, message in judge(camera, pictures, reference)]
+
+
+def _pictures(camera: Camera, until_s: float) -> list[Picture]:
+    """Give some pictures of a camera. Raises why there are none."""
+    clock = SystemClock()
+    if camera.kind_of() in NETWORK:
+        first_s = max(0.1, ASK_SHARE * (until_s - time.monotonic()))
+        cause = ask(_patient(camera, first_s), address_of(camera), clock)
+        if cause is not None:
+            raise cause
+    left_s = max(0.3, until_s - time.monotonic())
+    source = open_source(_patient(camera, left_s), clock)
+    try:
+        source.open()
+        return list(_read(source, until_s))
+    except ShelfwireError as error:
+        if camera.kind_of() in NETWORK and error.code in ("camera-timeout", "camera-stalled"):
+            raise type(error)("camera-slow", f"camera {camera.name} answers, but sent no picture in {left_s:.1f} s",
+                              f"shelfwire-agent snap {camera.name} waits longer") from None  # fmt: skip
+        raise
+    finally:
+        source.close()
+
+
+def _patient(camera: Camera, seconds: float) -> Camera:
+    return camera.model_copy(update={"open_timeout": seconds, "stall_timeout": seconds})
+
+
+def _read(source: Source, until_s: float) -> Iterator[Picture]:
+    began_s = time.monotonic()
+    n = 0
+    while (shot := source.read()) is not None:
+        yield shot.picture
+        n += 1
+        now_s = time.monotonic()
+        enough = n >= ENOUGH_FRAMES and now_s - began_s >= ENOUGH_S
+        if now_s > until_s or enough or not source.live:
+            return

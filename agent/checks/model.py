@@ -1,0 +1,77 @@
+"""Is the model's bundle whole, is it what vision runs, by the runtime meant, and fast enough?"""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from agent.checks.context import Context
+from agent.checks.finding import Finding, fine, skipped, wrong
+from agent.checks.runner import Check
+from agent.config import Config
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Look at the bundle's files, and at what vision says of the model that it runs."""
+    if context.config is None:
+        yield skipped("model", "model", "there is no configuration that names it")
+        return
+    from models.bundle import Bundle, resolve
+    from models.errors import BundleError
+
+    try:
+        bundle = Bundle.load(resolve(context.config.model.bundle))
+    except BundleError as error:
+        yield wrong("model", "MOD-1", f"{error} [{error.code}]", cure=error.hint)
+        return
+    except OSError as error:
+        yield wrong("model", "MOD-1", str(error))
+        return
+    found = list(_running(context, context.config, bundle))
+    yield from found
+    if not found:
+        size = f"{len(bundle.manifest.files)} files as they were packed"
+        yield fine("model", f"{bundle.ref.name} {bundle.ref.version}, {size}", f"digest {bundle.ref.digest[:12]}")
+
+
+def _running(context: Context, config: Config, bundle: Any) -> Iterator[Finding]:
+    snapshot = context.vision_reports()
+    if snapshot is None:
+        return
+    report = snapshot.vision
+    running = report["model"]
+    if running["digest"] != bundle.ref.digest:
+        names = (
+            f"vision runs {running['name']} {running['version']}, configured is {bundle.ref.name} {bundle.ref.version}"
+        )
+        yield wrong("model", "MOD-6", names)
+    yield from _runtime(config, bundle, str(report["runtime"]))
+    yield from _speed(config, float(report.get("placement", {}).get("service_ms") or 0.0))
+
+
+def _runtime(config: Config, bundle: Any, used: str) -> Iterator[Finding]:
+    from models.errors import BundleError
+    from models.runtimes import choose
+
+    try:
+        meant = choose(config.model.runtime, bundle.manifest)
+    except BundleError as error:
+        yield wrong("model", "MOD-5", f"{error} [{error.code}]", cure=error.hint)
+        return
+    if used != meant:
+        yield wrong("model", "MOD-5", f"vision uses {used}, {meant} is meant")
+
+
+def _speed(config: Config, service_ms: float) -> Iterator[Finding]:
+    """Compare the time that one frame takes a worker with the deadlines, and with what all cameras ask for."""
+    deadline_ms = 1000 * min((c.deadline or config.placement.deadline for c in config.camera), default=1e9)
+    if service_ms > deadline_ms:
+        yield wrong("model", "MOD-4", f"one frame takes {service_ms:.0f} ms, the deadline is {deadline_ms:.0f} ms")
+        return
+    asked_fps = sum(camera.rate_fps for camera in config.camera)
+    cores = len(os.sched_getaffinity(0))
+    if asked_fps * service_ms / 1000 > 1.5 * cores:
+        able_fps = 1000 * cores / service_ms
+        yield wrong("model", "MOD-4", f"about {able_fps:.0f} of {asked_fps:.0f} frames a second")
+
+
+CHECK = Check("model", "model", "the bundle's files, the model and runtime that vision uses, its speed", check)

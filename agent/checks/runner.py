@@ -1,0 +1,79 @@
+"""Runs checks side by side, each with its own time. One that hangs is given up and does not hold up the others."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from agent.checks.context import Context
+from agent.checks.finding import CHECK_FAILED, CHECK_LATE, Finding, wrong
+from agent.core.codes import AREAS
+
+log = logging.getLogger(__name__)
+
+CHECK_S = 3.0
+"""How long one check may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check. `late` is the code of what it means when the check does not end in time."""
+
+    name: str
+    area: str
+    looks_at: str
+    run: Callable[[Context], Iterable[Finding]]
+    late: str = CHECK_LATE
+    quick: bool = True
+    """Whether it is made with --quick as well."""
+    turn: int = 0
+    """Checks of one turn run side by side. What is heavy has a turn of its own, so that it gets the processor."""
+
+
+def run_checks(checks: Sequence[Check], context: Context, deadline_s: float) -> list[Finding]:
+    """Run `checks`; give what they found within `deadline_s`, in the order of the areas and checks."""
+    until_s = time.monotonic() + deadline_s
+    found: dict[str, list[Finding]] = {}
+    for turn in sorted({check.turn for check in checks}):
+        now = [check for check in checks if check.turn == turn]
+        found |= _side_by_side(now, context, min(context.patience_s, until_s - time.monotonic()))
+    order = list(AREAS)
+    ordered = sorted(checks, key=lambda check: order.index(check.area))
+    return [finding for check in ordered for finding in found[check.name]]
+
+
+def _side_by_side(checks: Collection[Check], context: Context, patience_s: float) -> dict[str, list[Finding]]:
+    """Give what each check found, by its name; what is not there after `patience_s` is late."""
+    ended: queue.SimpleQueue[tuple[str, list[Finding]]] = queue.SimpleQueue()
+
+    def run(check: Check) -> None:
+        try:
+            found = list(check.run(context))
+        except Exception as error:
+            log.exception("the check %s failed", check.name)
+            found = [wrong(check.area, CHECK_FAILED, f"{check.name}: {type(error).__name__}: {error}")]
+        ended.put((check.name, found))
+
+    until_s = time.monotonic() + patience_s
+    for check in checks:
+        # Daemons: one that hangs in the kernel or in a library ends with the process.
+        threading.Thread(target=run, args=(check,), name=f"check-{check.name}", daemon=True).start()
+    found: dict[str, list[Finding]] = {}
+    while len(found) < len(checks):
+        try:
+            name, findings = ended.get(timeout=max(0.001, until_s - time.monotonic()))
+        except queue.Empty:
+            break
+        found[name] = findings
+    return {check.name: found.get(check.name, [_late(check, patience_s)]) for check in checks}
+
+
+def _late(check: Check, patience_s: float) -> Finding:
+    return wrong(check.area, check.late, f"the check {check.name} did not end within {max(0.0, patience_s):.1f} s")
+
+
+def choose(checks: Sequence[Check], areas: Collection[str], *, quick: bool) -> list[Check]:
+    """Give the checks of some areas (empty: of all)."""
+    return [check for check in checks if (not areas or check.area in areas) and (check.quick or not quick)]
