@@ -256,6 +256,27 @@ class Metrics(Section):
     sync_port: int = Field(0, ge=0, le=65535, description="metrics of sync")
 
 
+class Local(Section):
+    """The device's own page and API. Where systemd hands in the socket, the address and port are its."""
+
+    port: int = Field(0, ge=0, le=65535, description="port of the page and API; 0: only where systemd opens one")
+    address: str = Field("127.0.0.1", description="where it listens; other than this machine needs password and TLS")
+    names: tuple[str, ...] = Field((), max_length=16, description="names under which other machines reach this device")
+    password_file: AbsolutePath | None = Field(None, description="file that holds the page's password")
+    cert_file: AbsolutePath | None = Field(None, description="certificate of the page, for https")
+    key_file: AbsolutePath | None = Field(None, description="private key of that certificate")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Local":
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file belong together: give both or none")
+        for key in ("password_file", "cert_file", "key_file"):
+            path: Path | None = getattr(self, key)
+            if path is not None and not path.is_file():
+                raise ValueError(f"{key}: there is no file {path}; put it there or correct the path")
+        return self
+
+
 class Config(Section):
     """The whole file."""
 
@@ -273,6 +294,7 @@ class Config(Section):
     spool: SpoolLimits = SpoolLimits()
     privacy: Privacy = Privacy()
     metrics: Metrics = Metrics()
+    local: Local = Local()
 
     @property
     def frames_may_leave(self) -> bool:

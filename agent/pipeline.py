@@ -68,6 +68,10 @@ class Offload:
     workers: int
 
 
+Witness = Callable[[Frame, Answer, decide.Conclusion, float], None]
+"""Is told of every frame that was answered here, its answer, what that led to, and the ms since its capture."""
+
+
 class Pipeline:
     """The frame's way, shared by readers, inference threads and the one that spools.
 
@@ -84,6 +88,7 @@ class Pipeline:
         states: Mapping[str, CameraState],
         meter: Callable[[str, float], None],
         offload: Offload | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self._frames = frames
         self._policy = policy
@@ -94,6 +99,7 @@ class Pipeline:
         self._states = dict(states)
         self._meter = meter
         self._offload = offload
+        self._witness = witness
         self._review_lock = threading.Lock()
         self._spill_trouble = ""
         self._failures = 0
@@ -196,6 +202,8 @@ class Pipeline:
         self.first_answer.set()
         self._meter(frame.camera, total_ms)
         self._pictures.show(frame)
+        if self._witness is not None:
+            self._witness(frame, answer, conclusion, total_ms)
         self._copy(frame, answer, seen)
         self._measure((self._clock.now().boot_ns - taken.boot_ns) / 1e6)
 

@@ -62,17 +62,36 @@ class Worker:
         done_ns = time.perf_counter_ns()
         return self._answer(scores, k, (prepared_ns - began_ns) * _MS_PER_NS, (done_ns - prepared_ns) * _MS_PER_NS)
 
+    def scores(self, bgr: npt.NDArray[np.uint8]) -> Scores:
+        """The score of every label for `bgr`, (classes,) in the order of the labels; the caller's own array.
+
+        Raises as `classify` does.
+        """
+        self._preparer.fill(check_frame(bgr))
+        return _checked(self._probabilities(self._request.run())).clip(0.0, 1.0)
+
+    def _probabilities(self, scores: Scores) -> Scores:
+        if not self._logits:
+            return scores
+        powers = np.exp(scores - scores.max())
+        return np.asarray(powers / powers.sum(), np.float32)
+
     def _answer(self, scores: Scores, k: int, prepare_ms: float, inference_ms: float) -> Answer:
-        if self._logits:
-            powers = np.exp(scores - scores.max())
-            scores = powers / powers.sum()
+        scores = self._probabilities(scores)
         order = np.argsort(-scores, kind="stable")[:k]
         top = tuple((self._labels[i], min(1.0, float(scores[i]))) for i in order)
         label, score = top[0]
-        if not (0.0 <= score <= 1.0 and np.isfinite(scores).all()):
-            raise BundleError("model-output", "the model gives numbers that are no scores", "roll the model back")
+        _checked(scores)
         known = score >= self._threshold
         return Answer(top, label if known else UNKNOWN, score, known, inference_ms, prepare_ms)
+
+
+def _checked(scores: Scores) -> Scores:
+    """`scores` when the model gave such. Raises BundleError model-output."""
+    best = min(1.0, float(scores.max()))
+    if not (0.0 <= best <= 1.0 and np.isfinite(scores).all()):
+        raise BundleError("model-output", "the model gives numbers that are no scores", "roll the model back")
+    return scores
 
 
 class Classifier:

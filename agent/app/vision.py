@@ -15,6 +15,7 @@ from importlib.metadata import version
 
 from agent.app import Stop
 from agent.app.lives import Lives
+from agent.app.local import LocalSide, open_local
 from agent.camera.encode import lower_priority, to_jpeg
 from agent.camera.health import CameraState
 from agent.camera.last import LastPictures
@@ -143,14 +144,18 @@ class Vision:
             keep_free_bytes=config.spool.keep_free,
         )
         self._writer = Writer(config.device.state_dir, limits, config.outbox.reserve)
+        self._local: LocalSide | None = None
         try:
             workers = workers_for(config)
             share_cores(workers)
             self._classifier = open_classifier(config, workers)
             rules = make_rules(config, self._classifier.labels)
+            self._local = open_local(config, self._classifier, self._describe_all, self._frames_wait, stop)
             self._metrics = Metrics(config.metrics.vision_port, self._samples)
         except BaseException:
             self._writer.close()
+            if self._local is not None:
+                self._local.stop()
             raise
         self._run_id = self._start_run()
         self._recorder = Recorder(
@@ -194,6 +199,7 @@ class Vision:
             states,
             self._metrics.answered,
             self._offload,
+            self._local.looking.saw if self._local else None,
         )
         self._readers = [self._reader(camera) for camera in config.camera]
         self._workers = [
@@ -250,6 +256,9 @@ class Vision:
             thread.start()
         for reader in self._readers:
             reader.start()
+        if self._local is not None:
+            self._thread("local", self._local.run).start()
+            log.info("local page: %s", self._local.url)
         again = False
         while not self._clock.wait(self._stop.event, REPORT_EVERY_S):
             self._heed()
@@ -319,6 +328,8 @@ class Vision:
     def _shut_down(self) -> None:
         """Stop capturing, finish what is in flight, spool what overflowed, flush the store, leave."""
         self._stop.event.set()
+        if self._local is not None:
+            self._local.stop()
         stop_all(self._readers)
         self._mailboxes.close()
         until_s = time.monotonic() + STOP_FRAMES_S
@@ -366,6 +377,12 @@ class Vision:
 
     def _describe(self, camera: CameraState) -> dict[str, object]:
         return {**asdict(camera), "dropped": self._dropped(camera.name)}
+
+    def _describe_all(self) -> list[dict[str, object]]:
+        return [self._describe(reader.state()) for reader in self._readers]
+
+    def _frames_wait(self) -> bool:
+        return any(counts.waiting for counts in self._mailboxes.counts().values())
 
     def _dropped(self, camera: str) -> int:
         return self._mailboxes.counts()[camera].dropped + self._pipeline.books.dropped(camera)

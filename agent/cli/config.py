@@ -41,6 +41,10 @@ EXAMPLES: dict[str, str] = {
     "cloud.ca_file": '"/etc/shelfwire/ca.pem"',
     "cloud.cert_file": '"/etc/shelfwire/device.pem"',
     "cloud.key_file": '"/etc/shelfwire/device.key"',
+    "local.names": '["till-3.local"]',
+    "local.password_file": '"/etc/shelfwire/local.password"',
+    "local.cert_file": '"/etc/shelfwire/local.pem"',
+    "local.key_file": '"/etc/shelfwire/local.key"',
 }
 SET = {"device.id", "device.store", "camera.name", "camera.url"}
 """Keys that the example sets; all others stand commented out, with their default or a sample."""
