@@ -1,6 +1,6 @@
 """Check the configuration, show what is in force, or print an example with every key explained.
 
-With --json, `example` prints the JSON Schema of the configuration.
+With --json, `example` prints the JSON Schema of the configuration; with --commented it sets nothing.
 """
 
 import argparse
@@ -54,13 +54,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("action", choices=["check", "show", "example"])
     add_config(parser)
+    parser.add_argument("--commented", action="store_true", help="example: comment every key out")
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Do what `action` says."""
     if options.action == "example":
-        print(json.dumps(Config.model_json_schema(), indent=2) if options.json else example())
+        print(
+            json.dumps(Config.model_json_schema(), indent=2) if options.json else example(commented=options.commented)
+        )
         return 0
     config = load_config(options)
     if options.action == "show":
@@ -147,15 +150,24 @@ def as_toml(config: Config) -> str:
     return "\n".join(lines[1:])
 
 
-def example() -> str:
-    """Write a configuration with every key, its meaning and its default; it loads as it stands."""
-    lines = [
-        "# Shelfwire, configuration of a device. Every key is listed; what is commented out shows its default,",
-        "# or a sample where there is none. Times and sizes carry their unit.",
-    ]
+HEAD = [
+    "# Shelfwire, configuration of a device. Every key is listed; what is commented out shows its default,",
+    "# or a sample where there is none. Times and sizes carry their unit.",
+]
+
+
+def example(*, commented: bool = False) -> str:
+    """Write a configuration with every key, its meaning and its default; it loads as it stands.
+
+    With `commented` it sets nothing: the file of a device that is still to get its name (by enrolment) and its cameras.
+    """
+    lines = list(HEAD)
+    if commented:
+        lines.append("# Take the # away from what you set; a camera needs its [[camera]] line, too. Then check it:")
+        lines.append("# shelfwire-agent config check && systemctl reload shelfwire-vision shelfwire-sync")
     for name, field in Config.model_fields.items():
         model, many = _section(field)
-        mute = "# " if name == "alert" else ""
+        mute = "# " if name == "alert" or (many and commented) else ""
         text = (model.__doc__ or "").strip().splitlines()[0]
         lines += ["", f"# {text}", f"{mute}[[{name}]]" if many else f"[{name}]"]
         for key, inner in model.model_fields.items():
@@ -163,9 +175,10 @@ def example() -> str:
             default = None if inner.default in (None, PydanticUndefined, ()) else inner.default
             value = EXAMPLES[place] if default is None or place in EXAMPLES else _toml(default, inner)
             lines.append(f"# {inner.description}" if inner.description else "#")
-            lines.append(f"{'' if place in SET else '# '}{key} = {value}")
+            lines.append(f"{'' if place in SET and not commented else '# '}{key} = {value}")
     text = "\n".join(lines)
-    parse(text, "the example")
+    if not commented:
+        parse(text, "the example")
     return text
 
 

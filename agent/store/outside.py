@@ -50,8 +50,7 @@ def reading(folder: Path) -> Iterator[apsw.Connection]:
     """
     path = must_exist(folder)
     try:
-        with contextlib.closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as db:
-            db.set_busy_timeout(BUSY_TIMEOUT_MS)
+        with contextlib.closing(_open(path)) as db:
             yield db
     except (apsw.Error, OSError) as error:
         if is_full(folder):
@@ -59,6 +58,25 @@ def reading(folder: Path) -> Iterator[apsw.Connection]:
             raise Broken("disk-full", f"{path} cannot even be read: no space left on its disk", cure) from None
         cure = f"{run_as(folder)}; start the agent once after an update"
         raise Broken("store-unreadable", f"{path} cannot be read: {error}", cure) from None
+
+
+def _open(path: Path) -> apsw.Connection:
+    """Open to read, also for somebody who may read the folder and not write it (the group), with nobody at work.
+
+    SQLite then lacks the files beside the database and may not make them. Without a log (-wal) nothing writes, and
+    the file alone is all there is.
+    """
+    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    db.set_busy_timeout(BUSY_TIMEOUT_MS)
+    try:
+        db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+    except (apsw.CantOpenError, apsw.ReadOnlyError):
+        db.close()
+        if Path(f"{path}-wal").exists():
+            raise
+        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        db = apsw.Connection(f"{path.absolute().as_uri()}?immutable=1", flags=flags)
+    return db
 
 
 def holder(folder: Path, role: str) -> int | None:
