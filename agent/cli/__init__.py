@@ -17,6 +17,7 @@ COMMANDS = {
     "submit": "give pictures to the cloud for an answer",
     "classify": "classify pictures, once",
     "outbox": "look into the outbox: list, show, retry, bury, export, check",
+    "support-bundle": "one file for support, without secrets",
     "status": "what this device is doing, on one screen",
     "doctor": "look at everything that can be wrong, within 10 seconds",
     "config": "check, show or explain the configuration",
@@ -39,7 +40,7 @@ def make_parser(only: str | None = None) -> argparse.ArgumentParser:
         if only in COMMANDS and name != only:
             commands.add_parser(name, help=text)
             continue
-        module = importlib.import_module(f"agent.cli.{name}")
+        module = importlib.import_module(f"agent.cli.{name.replace('-', '_')}")
         command = commands.add_parser(name, help=text, description=module.__doc__)
         module.add_arguments(command)
         command.set_defaults(run=module.run)

@@ -181,3 +181,12 @@ def _body(body: bytes) -> dict[str, Any]:
     except ValueError:
         return {"unreadable": body.decode(errors="replace")}
     return said if isinstance(said, dict) else {"unreadable": said}
+
+
+def books(folder: Path) -> tuple[dict[str, int], dict[str, str]]:
+    """Give all counters and all facts of the store. Raises as `page` does."""
+    with reading(folder) as db:
+        db.execute("BEGIN")
+        counters = {str(name): int(str(n)) for name, n in db.execute("SELECT name, n FROM counter ORDER BY name")}
+        facts = {str(name): str(value) for name, value in db.execute("SELECT name, value FROM fact ORDER BY name")}
+        return counters, facts
