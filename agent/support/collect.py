@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 MIB = 1 << 20
-JOURNAL_BYTES = 6 * MIB
+JOURNAL_BYTES = 4 * MIB
 PART_BYTES = 512 << 10
 LOG_BYTES = MIB
 PICTURE_BYTES = MIB
@@ -154,19 +154,19 @@ def _own(name: str, words: Sequence[str], config_path: Path) -> Collector:
     """One of our commands, as this program runs."""
     command = (sys.executable, "-m", "agent.cli", *words, "--config", str(config_path))
 
-    return lambda: [_output(name, command, OURS_S, PART_BYTES, keep_errors=True)]
+    return lambda: [output(name, command, OURS_S, PART_BYTES, keep_errors=True)]
 
 
 def _system(name: str, words: Sequence[str], most: int) -> Collector:
     def run() -> list[Part]:
         if shutil.which(words[0]) is None:
             return [Part(name, missing=f"this machine has no {words[0]}")]
-        return [_output(name, words, SYSTEM_S, most)]
+        return [output(name, words, SYSTEM_S, most)]
 
     return run
 
 
-def _output(name: str, command: Sequence[str], limit_s: float, most: int, *, keep_errors: bool = False) -> Part:
+def output(name: str, command: Sequence[str], limit_s: float, most: int, *, keep_errors: bool = False) -> Part:
     """Run a command and keep the end of what it prints, in memory: the disk may be full. It is killed when it is late,
     with all that it has started.
     """

@@ -21,7 +21,7 @@ from agent.ports import Draft, Lane, Stamp
 from agent.store.mending import Mender
 from agent.store.writer import Limits, Writer
 from agent.support.bundle import MOST_BYTES, pack
-from agent.support.collect import Part, Task, collect
+from agent.support.collect import Part, Task, Wanted, collect, output, tasks
 from agent.support.redact import Redactor
 from agent.support.secrets import Secrets, gather
 
@@ -271,9 +271,13 @@ def test_not_one_of_all_secrets_is_in_the_bundle(tmp_path: Path) -> None:
     assert "vision: going on" in members["journal/shelfwire.log"].decode()
 
 
-def test_with_a_sound_configuration_the_store_is_in_it_and_no_secret_of_its_facts(tmp_path: Path) -> None:
+MEASURED = {"manifest.json", "README.txt", "host/moment.json", "host/folders.txt", "status.json", "status.txt",
+            "doctor.json"}  # fmt: skip
+
+
+def test_of_a_sound_device_everything_is_in_it_but_secrets_and_twice_the_same(tmp_path: Path) -> None:
     shop = Shop(tmp_path / "shop")
-    answer = shop.run("-o", "b.tar.gz", "--json")
+    answer = shop.run("-o", "b.tar.gz", "--json", "--at", AT, "--pictures")
     assert answer.returncode == 0, answer.stderr.decode()
     told = json.loads(answer.stdout)
     members = unpack((shop.folder / "b.tar.gz").read_bytes())
@@ -283,19 +287,14 @@ def test_with_a_sound_configuration_the_store_is_in_it_and_no_secret_of_its_fact
     assert json.loads(members["manifest.json"])["marker"] == told["marker"]
     assert json.loads(members["outbox/facts.json"])["counters"]["result:produced"] == 1
     assert json.loads(members["outbox/list.json"])["lanes"]["result"]["dead"] == 1
+    assert json.loads(members["doctor.json"])
     assert "SET ASIDE" not in members["status.txt"].decode()
     assert told["redacted"]["by value"] > 3
-
-
-MEASURED = {"manifest.json", "README.txt", "host/moment.json", "host/folders.txt", "status.json", "status.txt",
-            "doctor.json"}  # fmt: skip
-
-
-def test_the_same_device_at_the_same_time_gives_the_same_members(tmp_path: Path) -> None:
-    shop = Shop(tmp_path / "shop")
-    one, two = (unpack(shop.run("-o", "-", "--at", AT).stdout) for _ in range(2))
-    assert one.keys() == two.keys()
-    assert {name for name in one if one[name] != two[name]} <= MEASURED
+    assert "pictures of the shop" in answer.stderr.decode()
+    assert {"part": "pictures", "reason": "there is no picture now"} in told["left_out"]
+    again = unpack(shop.run("-o", "-", "--at", AT).stdout)
+    assert again.keys() == members.keys()
+    assert {name for name in members if members[name] != again[name]} <= MEASURED
 
 
 def test_the_same_parts_give_the_same_bytes() -> None:
@@ -307,47 +306,64 @@ def test_the_same_parts_give_the_same_bytes() -> None:
     assert other.marker != bundles[0].marker
 
 
-def test_what_hangs_is_stopped_and_what_is_missing_is_said(tmp_path: Path) -> None:
-    shop = Shop(tmp_path / "shop")
-    shop.program("journalctl", 'echo "one line"; exec sleep 1000')
-    shop.program("systemctl", "trap '' TERM; sleep 1000 & sleep 1000")
-    shop.program("timedatectl", "echo no permission >&2; exit 1")
-    answer = shop.run("-o", "-", "--log", "/nowhere/x.log")
-    assert answer.returncode == 0
-    members = unpack(answer.stdout)
-    assert members["journal/shelfwire.log"] == b"one line\n"
-    left_out = {item["part"]: item["reason"] for item in json.loads(members["manifest.json"])["left_out"]}
-    assert left_out["journal/shelfwire.log"] == ("journalctl was stopped after 8 s; what it had said by then is here")
-    assert left_out["service/units.txt"] == "systemctl was stopped after 8 s"
-    assert left_out["host/time.txt"] == "no permission"
-    assert left_out["logs/0-x.log"] == "/nowhere/x.log: No such file or directory"
-    said = answer.stderr.decode()
-    assert "left out  service/units.txt: systemctl was stopped after 8 s" in said
-    assert "Not in here:" in members["README.txt"].decode()
+def script(folder: Path, text: str) -> str:
+    path = folder / "program"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
 
 
-def test_a_journal_without_end_is_cut_to_its_newest_lines(tmp_path: Path) -> None:
-    shop = Shop(tmp_path / "shop")
-    shop.program("journalctl", 'yes "the same line of a log that says nothing new, over and over" | head -n 400000')
-    answer = shop.run("-o", "-")
-    members = unpack(answer.stdout)
-    assert 5 << 20 < len(members["journal/shelfwire.log"]) <= 6 << 20
-    assert len(answer.stdout) < MOST_BYTES
-    assert "only the newest are kept" in answer.stderr.decode()
+@pytest.mark.parametrize(
+    ("text", "content", "said"),
+    [
+        ('echo "one line"; exec sleep 1000', b"one line\n", "was stopped after 1 s"),
+        ("trap '' TERM INT; sleep 1000 & sleep 1000", b"", "was stopped after 1 s"),
+        ("echo no permission >&2; exit 1", b"", "no permission"),
+        ("exit 3", b"", "exit code 3"),
+        ("exit 0", b"", "there is nothing in it"),
+    ],
+)
+def test_a_program_that_hangs_is_stopped_and_one_that_fails_is_quoted(
+    tmp_path: Path, text: str, content: bytes, said: str
+) -> None:
+    part = output("x", [script(tmp_path, text)], 1.0, 1000)
+    assert part.content == content
+    assert said in (part.note or part.missing)
+    bundle = pack([part], Redactor(Secrets()), 0, {})
+    assert bundle.left_out[0][0] == "x"
+    assert said in unpack(bundle.content)["README.txt"].decode()
 
 
-def test_pictures_come_only_when_asked_for_and_with_a_warning(tmp_path: Path) -> None:
-    shop = Shop(tmp_path / "shop")
-    (shop.folder / "run" / "pictures").mkdir(parents=True)
-    picture = {"camera": "a", "jpeg": base64.b64encode(b"\xff\xd8picture").decode()}
-    (shop.folder / "run" / "pictures" / "a.json").write_text(json.dumps(picture))
-    (shop.state / "commission").mkdir()
-    (shop.state / "commission" / "a.jpg").write_bytes(b"\xff\xd8then")
-    assert not [name for name in unpack(shop.run("-o", "-").stdout) if name.endswith(".jpg")]
-    answer = shop.run("-o", "-", "--pictures")
-    members = unpack(answer.stdout)
-    assert (members["pictures/a.jpg"], members["commission/a.jpg"]) == (b"\xff\xd8picture", b"\xff\xd8then")
-    assert "pictures of the shop" in answer.stderr.decode()
+def test_a_log_without_end_is_cut_to_its_newest_whole_lines(tmp_path: Path) -> None:
+    part = output("x", [script(tmp_path, "seq 1 300000")], 20.0, 10_000)
+    lines = part.content.decode().splitlines()
+    assert lines == [str(n) for n in range(int(lines[0]), 300_001)]
+    assert 9_900 < len(part.content) <= 10_000
+    bundle = pack([part], Redactor(Secrets()), 0, {})
+    assert bundle.left_out == (("x", f"its first {part.cut:,} bytes: only the newest are kept"),)
+
+
+def test_a_bundle_that_would_be_too_large_leaves_its_largest_parts_out() -> None:
+    noise = [Part(f"{n}.jpg", RNG.randbytes(9 << 20), text=False) for n in range(2)]
+    bundle = pack([*noise, Part("small", b"x"), Part("big.jpg", RNG.randbytes(5 << 20), text=False)],
+                  Redactor(Secrets()), 0, {})  # fmt: skip
+    assert len(bundle.content) <= MOST_BYTES
+    assert "small" in bundle.members
+    assert ("1.jpg", "the bundle would be too large") in bundle.left_out or len(bundle.left_out) == 1
+
+
+def test_pictures_come_only_when_asked_for(tmp_path: Path) -> None:
+    run, state = tmp_path / "run", tmp_path / "state"
+    (run / "pictures").mkdir(parents=True)
+    (state / "commission").mkdir(parents=True)
+    (run / "pictures" / "a.json").write_text(json.dumps({"jpeg": base64.b64encode(b"\xff\xd8now").decode()}))
+    (state / "commission" / "a.jpg").write_bytes(b"\xff\xd8then")
+    for asked in (False, True):
+        wanted = Wanted(tmp_path / "c.toml", state, run, "1 hours ago", (), asked)
+        found = [task.collect() for task in tasks(wanted) if task.name == "pictures"]
+        assert [(p.name, p.content) for parts in found for p in parts] == (
+            [("pictures/a.jpg", b"\xff\xd8now"), ("commission/a.jpg", b"\xff\xd8then")] if asked else []
+        )
 
 
 @pytest.mark.parametrize(
@@ -357,7 +373,6 @@ def test_pictures_come_only_when_asked_for_and_with_a_warning(tmp_path: Path) ->
         (("-o", "/nowhere/x.tar.gz"), "output-folder", 4),
         (("--since", "yesterday"), "bad-since", 2),
         (("--at", "now"), "bad-time", 2),
-        (("-o", "/dev/full/x.tar.gz"), "output-folder", 4),
     ],
 )
 def test_what_cannot_be_is_said_before_the_work(
