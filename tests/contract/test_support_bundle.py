@@ -66,6 +66,8 @@ def encodings(secret: str) -> Iterator[str]:
             whole = (head + secret + tail).encode()
             yield base64.b64encode(whole).decode()
             yield base64.urlsafe_b64encode(whole).decode().rstrip("=")
+    for head in ("x", "xy", "xyz"):
+        yield head + base64.b64encode(raw).decode()
     yield base64.b64encode(secret.encode("utf-16-le")).decode()
     yield base64.b64encode(base64.b64encode(raw)).decode()
     yield base64.b64encode(b"x" * 60 + raw + b"y" * 60).decode()
