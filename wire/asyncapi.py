@@ -97,6 +97,24 @@ CHANNELS = (
         "Late answers: from the serverless function, the job queue or the night's batch. Sent again until a receipt "
         "names them.",
     ),
+    Channel(
+        "desired",
+        topics.DESIRED,
+        "desired",
+        "cloud",
+        1,
+        True,
+        "What the device should run: the newest order alone counts. An empty message means that nothing is ordered.",
+    ),
+    Channel(
+        "reported",
+        topics.REPORTED,
+        "reported",
+        "device",
+        1,
+        True,
+        "What the device runs, and how far its last orders have come.",
+    ),
 )
 """Every topic of wire v1."""
 

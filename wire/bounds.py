@@ -35,3 +35,12 @@ RUN = r"^[0-9a-f]{16}$"
 
 SEQ_MAX = 2**63 - 1
 """Largest sequence number: what an SQLite and a PostgreSQL integer hold."""
+
+CONFIG_CHARACTERS = 64 * 1024
+"""Longest configuration that the cloud may order."""
+
+REPORT_NUMBERS = 32
+"""Most figures in one report of an update."""
+
+REPORT_LABELS = 20
+"""Most labels in the disagreement of two models, the worst first."""

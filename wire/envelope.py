@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from wire import bounds, strict
 from wire.errors import WireError
+from wire.orders import Desired, Reported
 from wire.records import (
     Alert,
     Keyed,
@@ -37,6 +38,8 @@ TYPES = {
     "receipt": "io.shelfwire.receipt.v1",
     "picture": "io.shelfwire.picture.v1",
     "verdict": "io.shelfwire.verdicts.v1",
+    "desired": "io.shelfwire.desired.v1",
+    "reported": "io.shelfwire.reported.v1",
 }
 """CloudEvents type of each kind of message. A change that breaks readers ends in v2."""
 
@@ -227,5 +230,11 @@ def _validate(model: type[M], value: object, code: str) -> M:
         raise WireError(code, f"{where or 'message'}: {first['msg']}"[: bounds.TEXT]) from None
 
 
-MESSAGES: dict[str, type[Part]] = {"status": Status, "receipt": Receipt, "picture": Picture}
+MESSAGES: dict[str, type[Part]] = {
+    "status": Status,
+    "receipt": Receipt,
+    "picture": Picture,
+    "desired": Desired,
+    "reported": Reported,
+}
 RECORDS: dict[str, type[Keyed]] = {"result": Result, "alert": Alert, "verdict": LateAnswer}

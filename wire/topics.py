@@ -10,6 +10,7 @@ PREFIX = "shelfwire/v1"
 STATUS, RESULTS, ALERTS, PICTURES = "status", "results", "alerts", "pictures"
 RECEIPTS_UP, RECEIPTS_DOWN = "receipts/up", "receipts/down"
 VERDICTS = "verdicts"
+DESIRED, REPORTED = "desired", "reported"
 
 _TOPIC = re.compile(rf"{PREFIX}/(?P<device>[^/]+)/(?P<rest>.+)")
 _DEVICE = re.compile(bounds.NAME)

@@ -25,6 +25,8 @@ KINDS = {
     "newer-receipt.json": "receipt",
     "picture.json": "picture",
     "verdicts.json": "verdict",
+    "desired.json": "desired",
+    "reported.json": "reported",
 }
 
 

@@ -14,6 +14,7 @@ import pytest
 from cloudevents.http import from_json
 
 from wire import WireError, envelope
+from wire.orders import ConfigOrder, Desired, Disagreement, ModelOrder, Reported, Update
 from wire.records import (
     Alert,
     CameraStatus,
@@ -25,6 +26,7 @@ from wire.records import (
     ModelName,
     NightStatus,
     OutboxStatus,
+    Part,
     Picture,
     Receipt,
     Refusal,
@@ -150,6 +152,37 @@ RECEIPT = Receipt(
 )
 PICTURE = Picture(camera="shelf-1", frame=17, captured_at=CAPTURED_AT, width=8, height=8, jpeg=JPEG)
 
+ORDER = ModelOrder(name="produce", version="2026.2", release=8, digest="cd" * 32)
+DESIRED = Desired(
+    revision=12,
+    ordered_at=SENT_AT,
+    rollout="produce-2026.2",
+    model=ORDER,
+    config=ConfigOrder(text="[decide]\nconfirm_frames = 5\n"),
+    deadline_at=SENT_AT + timedelta(days=2),
+    download_window="22:00-06:00",
+)
+REPORTED = Reported(
+    model=MODEL,
+    previous=MODEL,
+    config_revision=11,
+    updates=(
+        Update(
+            what="model",
+            revision=12,
+            rollout="produce-2026.2",
+            state="rejected",
+            code="update-disagrees",
+            text="the new model names another label for 41 of 120 frames; the limit is 10 %",
+            numbers={"frames": 120.0, "differ": 41.0, "limit": 0.1},
+            disagreements=(Disagreement(label="Granny-Smith", frames=60, differ=40),),
+            target=ORDER,
+            attempt=1,
+            since=SENT_AT,
+        ),
+    ),
+)
+
 CLOUD_RUN = "c10d00000000c10d"
 LATE = LateAnswer(
     run=CLOUD_RUN,
@@ -182,7 +215,7 @@ def sealed_records(kind: str, *records: Keyed) -> bytes:
     return envelope.seal_records(kind, ORIGIN, map(encoded, records), SENT_AT, ENVELOPE_ID)
 
 
-def sealed(kind: str, source: str, message: Status | Receipt | Picture) -> bytes:
+def sealed(kind: str, source: str, message: Part) -> bytes:
     return envelope.seal_message(kind, source, message, SENT_AT, ENVELOPE_ID)
 
 
@@ -195,6 +228,8 @@ WRITERS: dict[str, Callable[[], bytes]] = {
     "status-offline.json": lambda: sealed("status", SOURCE, OFFLINE),
     "receipt.json": lambda: sealed("receipt", envelope.CLOUD_SOURCE, RECEIPT),
     "picture.json": lambda: sealed("picture", SOURCE, PICTURE),
+    "desired.json": lambda: sealed("desired", envelope.CLOUD_SOURCE, DESIRED),
+    "reported.json": lambda: sealed("reported", SOURCE, REPORTED),
     "verdicts.json": lambda: envelope.seal_records(
         "verdict", ADDRESSEE, [encoded(LATE)], SENT_AT, ENVELOPE_ID, envelope.CLOUD_SOURCE
     ),
@@ -264,6 +299,8 @@ def test_messages_are_read() -> None:
     assert read_message("status-offline.json", "status", SOURCE) == OFFLINE
     assert read_message("receipt.json", "receipt", envelope.CLOUD_SOURCE) == RECEIPT
     assert read_message("picture.json", "picture", SOURCE) == PICTURE
+    assert read_message("desired.json", "desired", envelope.CLOUD_SOURCE) == DESIRED
+    assert read_message("reported.json", "reported", SOURCE) == REPORTED
 
 
 def test_fields_of_a_newer_device_are_ignored_but_kept_in_the_body() -> None:
