@@ -20,6 +20,7 @@ COMMANDS = {
     "support-bundle": "one file for support, without secrets",
     "status": "what this device is doing, on one screen",
     "doctor": "look at everything that can be wrong, within 10 seconds",
+    "net": "walk the way to the cloud, hop by hop",
     "config": "check, show or explain the configuration",
 }
 """Name and one line of help; the code is in the module of the same name."""

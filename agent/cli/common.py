@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from agent import config
 from agent.config import Config
@@ -79,6 +80,16 @@ def say_error(code: str, message: str, hint: str) -> None:
     if hint:
         text += f"\n  cure: {hint}"
     print(text, file=sys.stderr)
+
+
+def on_terminal(stream: TextIO) -> bool:
+    """Whether a person watches, who may be shown colours and progress (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def paint(text: str, style: str, *, colour: bool) -> str:
+    """Colour a text by an ANSI style, where colours are wanted."""
+    return f"\x1b[{style}m{text}\x1b[0m" if colour else text
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:

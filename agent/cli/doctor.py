@@ -8,7 +8,6 @@ Exit code 0 fine, 1 warnings, 2 failures, 3 when a check could not be made.
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from agent import checks
 from agent.checks import AREAS, CHECK_S, Context, Finding
 from agent.checks.finding import NOT_RUN
 from agent.cli import doctor_text
-from agent.cli.common import add_config, add_json, say_error
+from agent.cli.common import add_config, add_json, on_terminal, say_error
 from agent.host.process import age_s
 
 WHOLE_S = 10.0
@@ -64,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(as_json(found, device, took_s), indent=2))
     else:
-        print(doctor_text.write(found, device, took_s, colour=_colour()))
+        print(doctor_text.write(found, device, took_s, colour=on_terminal(sys.stdout)))
     sys.stdout.flush()
     return code
 
@@ -101,8 +100,3 @@ def _span_s(text: str) -> float:
     if match is None:
         raise argparse.ArgumentTypeError("write a number and a unit: 30min, 1h, 2d")
     return float(match[1]) * _SINCE[match[2]]
-
-
-def _colour() -> bool:
-    """Colour on a terminal only, and not where it is unwanted (https://no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 
 from agent.checks import Finding, spoken
+from agent.cli.common import paint
 
 WIDTH = 100
 INDENT = " " * 14
@@ -17,12 +18,12 @@ def write(found: Sequence[Finding], device: str, took_s: float, *, colour: bool)
     lines: list[str] = []
     for finding in found:
         lines += _lines(finding, colour=colour)
-    lines += ["", _verdict(found, device, took_s), _paint(f"Code: {spoken(found)}", "1", colour=colour)]
+    lines += ["", _verdict(found, device, took_s), paint(f"Code: {spoken(found)}", "1", colour=colour)]
     return "\n".join(lines)
 
 
 def _lines(finding: Finding, *, colour: bool) -> list[str]:
-    mark = _paint(MARKS[finding.severity], _COLOURS[finding.severity], colour=colour)
+    mark = paint(MARKS[finding.severity], _COLOURS[finding.severity], colour=colour)
     if not finding.bad:
         why = f" ({finding.detail})" if finding.severity == "skipped" and finding.detail else ""
         return _hang(mark, finding.area, f"{finding.title}{why}")
@@ -56,7 +57,3 @@ def _verdict(found: Sequence[Finding], device: str, took_s: float) -> str:
     said = ", ".join(parts) or "all is well"
     left_out = f", {counted['skipped']} not looked at" if counted["skipped"] else ""
     return f"{device + ': ' if device else ''}{said}{left_out} ({took_s:.1f} s)"
-
-
-def _paint(text: str, style: str, *, colour: bool) -> str:
-    return f"\x1b[{style}m{text}\x1b[0m" if colour else text

@@ -33,6 +33,8 @@ class Way:
     target: str
     """``broker`` or ``api``."""
     address: str
+    secure: bool = True
+    """Whether TLS is used."""
     hops: list[Hop] = field(default_factory=list)
     skew_s: float | None = None
     """How far this machine's clock is ahead of the server's, where the server tells its own."""

@@ -37,8 +37,8 @@ def to_broker(config: Config, sync: Sync, patience_s: float, *, log_in: bool = T
     until_s = time.monotonic() + patience_s
     parts = urlsplit(config.cloud.broker)
     host, port = str(parts.hostname), parts.port or PORTS[parts.scheme]
-    way = Way("broker", f"{host} port {port}")
-    connection = _lower(way, host, port, _trust(config, secure=parts.scheme == "mqtts"), until_s)
+    way = Way("broker", f"{host} port {port}", parts.scheme == "mqtts")
+    connection = _lower(way, host, port, _trust(config, secure=way.secure), until_s)
     if connection is None:
         return way
     connection.close()
@@ -57,8 +57,8 @@ def to_api(config: Config, patience_s: float) -> Way:
     until_s = time.monotonic() + patience_s
     parts = urlsplit(config.cloud.api)
     host, port = str(parts.hostname), parts.port or HTTP_PORTS[parts.scheme]
-    way = Way("api", f"{host} port {port}")
-    connection = _lower(way, host, port, _trust(config, secure=parts.scheme == "https"), until_s)
+    way = Way("api", f"{host} port {port}", parts.scheme == "https")
+    connection = _lower(way, host, port, _trust(config, secure=way.secure), until_s)
     if connection is not None:
         ask.answer(way, connection, host, parts.path.rstrip("/"), until_s - time.monotonic())
     return way
@@ -81,6 +81,8 @@ def _lower(way: Way, host: str, port: int, trust: tls.Trust | None, until_s: flo
     if not targets:
         return None
     connection = reach.connect(way, targets, left_s())
+    if connection is not None and trust is None:
+        way.take(untried("tls", "not used here"))
     if connection is None or trust is None:
         return connection
     return tls.encrypt(way, connection, host, trust, left_s())
