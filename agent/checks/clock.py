@@ -40,7 +40,7 @@ def installed_s() -> float:
 def _beside_the_cloud(context: Context) -> Finding | None:
     """Compare with the API's clock; None when it is near enough, or not known."""
     try:
-        ways = context.ways(context.patience_s)
+        ways = context.ways(context.left_s())
     except ShelfwireError:
         return None
     skews = [way.skew_s for way in ways if way.skew_s is not None]

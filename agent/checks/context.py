@@ -2,8 +2,9 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -70,6 +71,8 @@ class Context:
     """Also count what went wrong in this time."""
     patience_s: float = 3.0
     """How long one check may take."""
+    until_s: float = float("inf")
+    """When the checks that run now are given up, on the monotonic clock."""
     clock: Clock = field(default_factory=SystemClock)
     sys: Path = Path("/sys")
     proc: Path = Path("/proc")
@@ -84,6 +87,14 @@ class Context:
         except OSError as error:  # a file that the configuration names lies where this user may not look
             hidden = Rejected("config-unreadable", f"{error.filename}: {error.strerror}", "run as root")
             return cls(path, None, hidden, **how)  # type: ignore[arg-type]
+
+    def until(self, until_s: float) -> "Context":
+        """Give this context for checks that are given up at `until_s`. What was read for others is read again."""
+        return replace(self, until_s=until_s)
+
+    def left_s(self) -> float:
+        """What is left of a check's time, in seconds."""
+        return max(0.1, min(self.patience_s, self.until_s - time.monotonic()))
 
     @property
     def state_dir(self) -> Path:
@@ -126,7 +137,7 @@ class Context:
 
     @cached_property
     def _ways(self) -> Once[list[Way]]:
-        return Once(lambda: trace.walk(self.config, self.sync(), self.patience_s - SPARE_S) if self.config else [])
+        return Once(lambda: trace.walk(self.config, self.sync(), self.left_s() - SPARE_S) if self.config else [])
 
     def ways(self, timeout_s: float) -> list[Way]:
         """Walk to broker and API, once for all checks. Raises `Retryable` when it does not end in time."""

@@ -29,7 +29,7 @@ def check(context: Context) -> Iterator[Finding]:
     found: queue.SimpleQueue[list[Finding]] = queue.SimpleQueue()
     threading.Thread(target=lambda: found.put(list(_look(context))), name="check-deep", daemon=True).start()
     try:
-        yield from found.get(timeout=max(0.1, context.patience_s - SPARE_S))
+        yield from found.get(timeout=max(0.1, context.left_s() - SPARE_S))
     except queue.Empty:
         yield skipped("outbox", "deep check", "the store is large: give it more time, --patience 60")
 

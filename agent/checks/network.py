@@ -23,7 +23,7 @@ def check(context: Context) -> Iterator[Finding]:
     elif context.quick:
         yield by_sync(context)
     else:
-        yield from judge(context.ways(context.patience_s))
+        yield from judge(context.ways(context.left_s()))
         yield from _function(context)
 
 

@@ -38,14 +38,15 @@ def run_checks(checks: Sequence[Check], context: Context, deadline_s: float) -> 
     found: dict[str, list[Finding]] = {}
     for turn in sorted({check.turn for check in checks}):
         now = [check for check in checks if check.turn == turn]
-        found |= _side_by_side(now, context, min(context.patience_s, until_s - time.monotonic()))
+        turn_until_s = min(until_s, time.monotonic() + context.patience_s)
+        found |= _side_by_side(now, context.until(turn_until_s))
     order = list(AREAS)
     ordered = sorted(checks, key=lambda check: order.index(check.area))
     return [finding for check in ordered for finding in found[check.name]]
 
 
-def _side_by_side(checks: Collection[Check], context: Context, patience_s: float) -> dict[str, list[Finding]]:
-    """Give what each check found, by its name; what is not there after `patience_s` is late."""
+def _side_by_side(checks: Collection[Check], context: Context) -> dict[str, list[Finding]]:
+    """Give what each check found, by its name; what is not there in time is late."""
     ended: queue.SimpleQueue[tuple[str, list[Finding]]] = queue.SimpleQueue()
 
     def run(check: Check) -> None:
@@ -56,22 +57,23 @@ def _side_by_side(checks: Collection[Check], context: Context, patience_s: float
             found = [wrong(check.area, CHECK_FAILED, f"{check.name}: {type(error).__name__}: {error}")]
         ended.put((check.name, found))
 
-    until_s = time.monotonic() + patience_s
+    began_s = time.monotonic()
     for check in checks:
         # Daemons: one that hangs in the kernel or in a library ends with the process.
         threading.Thread(target=run, args=(check,), name=f"check-{check.name}", daemon=True).start()
     found: dict[str, list[Finding]] = {}
     while len(found) < len(checks):
         try:
-            name, findings = ended.get(timeout=max(0.001, until_s - time.monotonic()))
+            name, findings = ended.get(timeout=max(0.001, context.until_s - time.monotonic()))
         except queue.Empty:
             break
         found[name] = findings
-    return {check.name: found.get(check.name, [_late(check, patience_s)]) for check in checks}
+    took_s = time.monotonic() - began_s
+    return {check.name: found.get(check.name, [_late(check, took_s)]) for check in checks}
 
 
-def _late(check: Check, patience_s: float) -> Finding:
-    return wrong(check.area, check.late, f"the check {check.name} did not end within {max(0.0, patience_s):.1f} s")
+def _late(check: Check, took_s: float) -> Finding:
+    return wrong(check.area, check.late, f"the check {check.name} did not end within {took_s:.1f} s")
 
 
 def choose(checks: Sequence[Check], areas: Collection[str], *, quick: bool) -> list[Check]:

@@ -46,14 +46,13 @@ def log_in_and_echo(way: Way, config: Config, until_s: float) -> None:
         return
     session.start()
     try:
-        if _log_in(way, session, until_s):
+        if _log_in(way, session, began_s, until_s):
             _echo(way, session, topic, until_s)
     finally:
         session.stop(0.5)
 
 
-def _log_in(way: Way, session: mqtt.Session, until_s: float) -> bool:
-    began_s = time.monotonic()
+def _log_in(way: Way, session: mqtt.Session, began_s: float, until_s: float) -> bool:
     while (left_s := until_s - time.monotonic()) > 0:
         match session.next_event(left_s):
             case mqtt.Up():

@@ -13,6 +13,7 @@ from agent.config import Camera, load
 from agent.errors import ShelfwireError
 from agent.host.clock import SystemClock
 from agent.ports import Picture, Source
+from agent.probe.picture import judge
 
 Trouble = dict[str, str]
 Say = Callable[[dict[str, Any]], None]
@@ -20,7 +21,8 @@ Say = Callable[[dict[str, Any]], None]
 ASK_SHARE = 0.45
 """Part of the time that a network camera gets to answer at all; the rest is for its first picture."""
 
-SPARE_S = 0.15
+SPARE_S = 0.4
+"""What is kept back of the time, to judge the pictures and to say it."""
 ENOUGH_FRAMES = 5
 ENOUGH_S = 0.7
 """How long pictures are looked at: one alone does not tell whether the picture is frozen."""
@@ -28,9 +30,9 @@ ENOUGH_S = 0.7
 NETWORK = ("rtsp", "http", "snapshot")
 
 
-def look_at_cameras(config_path: Path, limit_s: float, say: Say) -> None:
-    """Open every configured camera, side by side, and say of each what is wrong with it, within `limit_s` seconds."""
-    until_s = time.monotonic() + limit_s - SPARE_S
+def look_at_cameras(config_path: Path, until_s: float, say: Say) -> None:
+    """Open every configured camera, side by side, and say what is wrong with each, until `until_s` (monotonic)."""
+    until_s -= SPARE_S
     config = load(config_path)
     commission = config.device.state_dir / "commission"
 
@@ -49,8 +51,6 @@ def _troubles(camera: Camera, reference: Path, until_s: float) -> list[Trouble]:
         pictures = _pictures(camera, until_s)
     except ShelfwireError as error:
         return [{"code": error.code, "message": str(error), "hint": error.hint}]
-    from agent.checks.picture import judge
-
     return [{"code": code, "message": message, "hint": ""} for code, message in judge(camera, pictures, reference)]
 
 
