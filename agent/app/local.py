@@ -1,45 +1,32 @@
 """The device's own page and API, put together: the socket, who may come in, the use of the model, the facts shown."""
 
-import base64
 import errno
-import json
 import secrets
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from agent.app import Stop
-from agent.app.troubles import Outside, problems, room_bytes
+from agent.app.local_facts import Cameras, DeviceFacts
 from agent.camera.encode import lower_priority
 from agent.camera.last import small_jpeg
-from agent.config import Camera, Config, Local
-from agent.core.records import moment
-from agent.errors import Rejected, ShelfwireError
+from agent.config import Config, Local
+from agent.errors import Rejected
 from agent.host.activation import handed_in
-from agent.host.clock import SystemClock, boot_id
-from agent.host.process import age_s
+from agent.host.clock import SystemClock
 from agent.local.guard import Guard, Names, is_loopback
-from agent.local.looking import Looking, Seen
+from agent.local.looking import Looking
 from agent.local.oip import ModelFacts, Oip
 from agent.local.page import Page
 from agent.local.server import Server
 from agent.local.site import DeviceSite
-from agent.store.inspect import Snapshot, look
 from models import Classifier
 
 LEAST_PASSWORD = 8
 MOST_PICTURE_BYTES = 2 << 20
-STORE_EVERY_NS = 2 * 10**9
-"""The store is looked into at most this often, however many look at the page."""
-
-Cameras = Callable[[], Sequence[dict[str, Any]]]
-"""Tells the state of every camera."""
 
 
 def open_listener(local: Local) -> socket.socket | None:
@@ -158,120 +145,6 @@ def _model_facts(classifier: Classifier) -> ModelFacts:
     return ModelFacts(
         model.name, model.version, classifier.runtime, classifier.labels, model.digest, classifier.threshold
     )
-
-
-class DeviceFacts:
-    """What the page says of the device. Any thread may ask."""
-
-    def __init__(
-        self, config: Config, classifier: Classifier, looking: Looking, cameras: Cameras, clock: SystemClock
-    ) -> None:
-        self._config = config
-        self._model = {
-            "name": classifier.model.name,
-            "version": classifier.model.version,
-            "runtime": classifier.runtime,
-        }
-        self._looking = looking
-        self._cameras = cameras
-        self._clock = clock
-        self._pictures = config.device.runtime_dir / "pictures"
-        self._lock = threading.Lock()
-        self._stored: dict[str, object] = {}
-        self._stored_ns = -STORE_EVERY_NS
-
-    def state(self) -> Mapping[str, object]:
-        """Give everything the page shows."""
-        now = self._clock.now()
-        wanted = {camera.name: camera for camera in self._config.camera}
-        return {
-            "device": self._config.device.id,
-            "store": self._config.device.store,
-            "agent": version("shelfwire"),
-            "at": moment(now.wall_ns),
-            "running_s": round(age_s(), 1),
-            "model": self._model,
-            "cameras": [self._camera(state, wanted[state["name"]], now.boot_ns) for state in self._cameras()],
-            **self._from_store(now.boot_ns),
-        }
-
-    def kept(self, camera: str) -> bytes | None:
-        """Give the last picture that was kept of a camera, None when none was."""
-        try:
-            message = json.loads((self._pictures / f"{camera}.json").read_bytes())
-            return base64.b64decode(message["jpeg"])
-        except (OSError, ValueError, KeyError):
-            return None
-
-    def _camera(self, state: dict[str, Any], camera: Camera, now_ns: int) -> dict[str, object]:
-        seen = self._looking.seen(camera.name)
-        return {
-            "conditions": [],
-            **state,
-            "wanted_fps": camera.rate_fps,
-            "stale_after_s": 2.0 + 3.0 / camera.rate_fps,
-            "answer": None if seen is None else _answer(seen, now_ns),
-        }
-
-    def _from_store(self, now_ns: int) -> dict[str, object]:
-        with self._lock:
-            if now_ns - self._stored_ns >= STORE_EVERY_NS:
-                self._stored = self._look(now_ns)
-                self._stored_ns = now_ns
-            return self._stored
-
-    def _look(self, now_ns: int) -> dict[str, object]:
-        try:
-            snapshot = look(self._config.device.state_dir)
-            outside = Outside(
-                room_bytes(self._config, snapshot), self._clock.trust(), snapshot.silent_s(boot_id(), now_ns)
-            )
-        except (ShelfwireError, OSError) as error:
-            code, cure = getattr(error, "code", "store-unreadable"), getattr(error, "hint", "see the log of vision")
-            trouble = {"code": code, "severity": "failure", "text": str(error), "cure": cure}
-            return {"troubles": [trouble], "sync": None, "outbox": None, "frames": None}
-        return {
-            "troubles": [trouble.model_dump() for trouble in problems(self._config, snapshot, outside)],
-            "sync": self._sync(snapshot),
-            "outbox": _outbox(snapshot, self._clock.now().wall_ns),
-            "frames": {
-                "captured": snapshot.frames.captured,
-                "classified": snapshot.frames.classified,
-                "dropped": sum(snapshot.frames.dropped.values()),
-            },
-        }
-
-    def _sync(self, snapshot: Snapshot) -> dict[str, object]:
-        link = snapshot.sync
-        return {
-            "wanted": self._config.cloud.broker is not None,
-            "runs": snapshot.sync_runs,
-            "connected": bool(snapshot.sync_runs and link.get("connected")),
-            "broker": link.get("broker"),
-        }
-
-
-def _answer(seen: Seen, now_ns: int) -> dict[str, object]:
-    return {
-        "label": seen.label,
-        "state": seen.state,
-        "reason": seen.reason,
-        "frame": seen.number,
-        "age_s": round((now_ns - seen.captured_ns) / 1e9, 3),
-        "took_ms": round(seen.total_ms, 1),
-        "top": [{"label": label, "score": round(score, 4)} for label, score in seen.top],
-    }
-
-
-def _outbox(snapshot: Snapshot, wall_ns: int) -> dict[str, object]:
-    oldest_ns = snapshot.oldest_wall_ns
-    return {
-        "waiting": snapshot.waiting,
-        "bytes": snapshot.waiting_bytes,
-        "oldest_age_s": 0.0 if oldest_ns is None else max(0.0, (wall_ns - oldest_ns) / 1e9),
-        "for_the_night": snapshot.for_the_night,
-        "dead": snapshot.dead,
-    }
 
 
 def open_local(

@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Protocol
@@ -10,26 +11,36 @@ from urllib.parse import parse_qs
 
 from agent.local.exchange import HTML, Refusal, Reply, Request, as_json
 from agent.local.guard import Guard
-from agent.local.looking import WIDE, WIDTH, Looking, Shown
+from agent.local.looking import WIDE, WIDTH, Looking
 
 PICTURE_WAIT_S = 1.0
 """How long a request for a picture waits for a frame that is newer than the one it knows."""
 MOST_FORM_BYTES = 4096
+KEPT = 10**12
+"""Stands for the number of a kept picture, which is no frame of this run: sent once, then a newer one is awaited."""
 
 KINDS = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 PUBLIC = frozenset({"/login", "/assets/local.css", "/assets/icon.svg"})
 """What is shown before the password is given."""
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The last picture that was kept of a camera, and its age."""
+
+    jpeg: bytes
+    age_ms: int
+
+
 class Facts(Protocol):
-    """What the page says, and the last picture that was kept of a camera; gathered by `agent.app.local`."""
+    """What the page says, and the last picture that was kept of a camera; gathered by `agent.app.local_facts`."""
 
     def state(self) -> Mapping[str, object]:
         """Give everything the page shows, as JSON objects."""
         ...
 
-    def kept(self, camera: str) -> bytes | None:
-        """Give the last JPEG that was kept of a camera that shows nothing now."""
+    def kept(self, camera: str) -> Kept | None:
+        """Give the last picture that was kept of a camera that shows nothing now."""
         ...
 
 
@@ -68,13 +79,9 @@ class Page:
         after = int(known) if known.isascii() and known.isdigit() and len(known) < 19 else 0
         shown = self._looking.picture(camera, after, WIDE if query.get("wide") == "1" else WIDTH, PICTURE_WAIT_S)
         if shown is not None:
-            return Reply(200, shown.jpeg, "image/jpeg", self._describe(shown))
+            return _picture(shown.jpeg, shown.number, (self._now_ns() - shown.captured_ns) // 1_000_000)
         kept = self._facts.kept(camera) if after == 0 else None
-        return Reply(204, content_type="image/jpeg") if kept is None else Reply(200, kept, "image/jpeg")
-
-    def _describe(self, shown: Shown) -> Mapping[str, str]:
-        age_ms = (self._now_ns() - shown.captured_ns) // 1_000_000
-        return {"Shelfwire-Frame": str(shown.number), "Shelfwire-Age-Ms": str(age_ms)}
+        return Reply(204, content_type="image/jpeg") if kept is None else _picture(kept.jpeg, KEPT, kept.age_ms)
 
     def _login(self, request: Request) -> Reply:
         if request.method != "POST":
@@ -99,6 +106,10 @@ def error_page(refusal: Refusal) -> Reply:
     """Write a refusal for a person."""
     texts = {"title": _sentence(str(refusal)), "hint": f"{_sentence(refusal.hint)}.", "code": refusal.code}
     return Reply(refusal.status, _filled("error.html", **texts), HTML, refusal.headers)
+
+
+def _picture(jpeg: bytes, number: int, age_ms: int) -> Reply:
+    return Reply(200, jpeg, "image/jpeg", {"Shelfwire-Frame": str(number), "Shelfwire-Age-Ms": str(age_ms)})
 
 
 def _need(request: Request, *methods: str) -> None:

@@ -191,7 +191,7 @@ class _Connection(BaseHTTPRequestHandler):
 
 def _head(reply: Reply, *, close: bool) -> bytes:
     lines = [f"HTTP/1.1 {reply.status} {responses.get(reply.status, '')}"]
-    fixed = {"Content-Type": reply.content_type, "Content-Length": str(len(reply.body))}
+    fixed = {"Content-Type": reply.content_type, "Content-Length": str(len(reply.body))} if reply.status != 204 else {}
     lines += [f"{name}: {value}" for name, value in {**fixed, **reply.headers}.items()]
     lines.append("Connection: close" if close else "Connection: keep-alive")
     return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")

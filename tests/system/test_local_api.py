@@ -227,7 +227,7 @@ def test_too_many_at_once_are_told_to_come_again_and_the_cameras_go_on(device: R
         headers = {"Inference-Header-Content-Length": "0"}
         return requests.post(f"{device.url}/v2/models/produce/infer", body, headers=headers, timeout=60)
 
-    wait_for_answers(device.url)
+    wait_for_answers(device.url, "cam-1")
     before = state()["captured"]
     with ThreadPoolExecutor(24) as pool:
         answers = list(pool.map(ask, range(24)))

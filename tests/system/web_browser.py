@@ -46,7 +46,12 @@ def visit(browser: Browser) -> Iterator[Visit]:
     def watch(page: Page, origin: str) -> None:
         page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
         page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("request", lambda r: None if r.url.startswith(origin) else wrong.append(f"left the server: {r.url}"))
+        page.on(
+            "request",
+            lambda r: (
+                None if r.url.removeprefix("blob:").startswith(origin) else wrong.append(f"left the server: {r.url}")
+            ),
+        )
 
     def open_page(
         served: Served,
