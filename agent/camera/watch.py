@@ -1,0 +1,276 @@
+"""The camera watch: looks at each live camera about once a second and says what is wrong with what it shows.
+
+It has a thread of its own behind all others, and measures the newest picture; the rules are `agent.core.watching`.
+What begins or ends is told like an alert, and what holds stands in vision's report.
+"""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from agent.camera.encode import lower_priority
+from agent.camera.looking import Eye
+from agent.camera.luma import luma_of
+from agent.config import Camera
+from agent.core import watching
+from agent.core.records import moment
+from agent.core.watching import Condition, Course, Look, Normal, Terms
+from agent.ports import Frame, Sink
+from models import PictureError, decode_picture
+
+log = logging.getLogger(__name__)
+
+LIVE_KINDS = ("rtsp", "http", "snapshot", "usb", "synthetic")
+"""Kinds of camera that are watched: a file or folder shows what somebody chose."""
+SAVE_EVERY_S = 600.0
+"""How often what was learned is kept in the store."""
+GAP_LOOKS = 10
+"""So many looks may fail to come before what is only suspected starts anew."""
+COMMISSIONED_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A condition that has begun or ended at this frame."""
+
+    condition: Condition
+    state: Literal["raised", "cleared"]
+    since_wall_ns: int
+    text: str
+
+
+Tell = Callable[[Frame, Sequence[Notice], Mapping[str, str]], bool]
+"""Hands notices and facts to be kept over to the store; False when it could not take them."""
+
+
+@dataclass(slots=True)
+class _Watched:
+    """One camera. Only the watch's thread changes it."""
+
+    camera: Camera
+    eye: Eye
+    normal: Normal = Normal()
+    courses: dict[Condition, Course] = field(default_factory=dict)
+    look: Look | None = None
+    looked_ns: int = 0
+    due_ns: int = 0
+    saved_ns: int = 0
+    blind: Condition | None = None
+    commissioned_ns: int = 0
+    holding: tuple[dict[str, str], ...] = ()
+
+
+class Watch:
+    """Looks at cameras. `show` and what is asked may come from any thread."""
+
+    def __init__(
+        self,
+        cameras: Sequence[Camera],
+        terms: Terms,
+        every_s: float,
+        tell: Tell,
+        commission_dir: Path,
+        kept: Callable[[str], str | None],
+        crashed: Callable[[], None],
+    ) -> None:
+        self._terms = terms
+        self._every_s = every_s
+        self._tell = tell
+        self._commission_dir = commission_dir
+        self._crashed = crashed
+        watched = [c for c in cameras if terms.conditions and c.kind_of() in LIVE_KINDS]
+        self._watched = {c.name: _take_up(c, kept(_fact(c.name))) for c in watched}
+        self._waiting: dict[str, Frame] = {}
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._guarded, name="watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 2.0) -> None:
+        """End the thread."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join(timeout_s)
+
+    def show(self, frame: Frame) -> None:
+        """Leave a frame to be looked at, when it is time for a look at its camera. Never waits."""
+        watched = self._watched.get(frame.camera)
+        if watched is None or frame.captured.boot_ns < watched.due_ns:
+            return
+        watched.due_ns = frame.captured.boot_ns + round(self._every_s * 1e9)
+        with self._changed:
+            self._waiting[frame.camera] = frame
+            self._changed.notify()
+
+    def blind(self, camera: str) -> str:
+        """Say why nothing can be concluded from this camera's pictures now: the condition's code, empty when it can."""
+        watched = self._watched.get(camera)
+        return (watched.blind or "") if watched else ""
+
+    def conditions(self, camera: str) -> list[dict[str, str]]:
+        """List what is wrong with what a camera shows: code, message, hint, since."""
+        watched = self._watched.get(camera)
+        return list(watched.holding) if watched else []
+
+    def _guarded(self) -> None:
+        lower_priority()
+        try:
+            self._work()
+        except Exception:
+            log.exception("the watch's thread died")
+            self._crashed()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._stopping)
+                if self._stopping:
+                    return
+                frame = self._waiting.pop(next(iter(self._waiting)))
+            self.see(frame)
+
+    def see(self, frame: Frame) -> None:
+        """Look at a frame: measure, judge, tell, learn."""
+        watched = self._watched[frame.camera]
+        self._heed_commissioning(watched)
+        look = watched.eye.look(frame.picture, watched.normal.brightness if watched.normal.known else 0.0)
+        local = datetime.fromtimestamp(frame.captured.wall_ns / 1e9).astimezone().time()
+        dark = watching.is_dark_time(self._terms, local)
+        verdicts = watching.judge(look, watched.normal, dark_hours=dark)
+        courses = self._advance(watched, verdicts, frame)
+        notices = _changes(watched, courses, look)
+        facts = self._facts(watched, courses, frame.captured.boot_ns, at_once=bool(notices))
+        if (notices or facts) and not self._tell(frame, notices, facts):
+            return  # The store is behind: the next look sees the same change again.
+        watched.courses, watched.look, watched.looked_ns = courses, look, frame.captured.boot_ns
+        watched.saved_ns = frame.captured.boot_ns if facts else watched.saved_ns
+        blind = watching.is_blind(verdicts, look)
+        watched.blind = blind or (watching.FROZEN if _holds(courses, watching.FROZEN) else None)
+        watched.holding = tuple(_describe(watched, c, course) for c, course in courses.items() if course.holds)
+        if watching.teaches(watched.normal, look, verdicts):
+            watched.eye.teach(watching.LEARNING_LOOKS)
+            watched.normal = watching.learn(watched.normal, look, verdicts)
+
+    def _advance(
+        self, watched: _Watched, verdicts: Mapping[Condition, watching.Verdict], frame: Frame
+    ) -> dict[Condition, Course]:
+        """Advance every condition that is configured by one look."""
+        boot_ns, wall_ns = frame.captured.boot_ns, frame.captured.wall_ns
+        gap_s = max(self._terms.gap_s, GAP_LOOKS / watched.camera.rate_fps, GAP_LOOKS * self._every_s)
+        courses = watched.courses
+        if watched.looked_ns and boot_ns - watched.looked_ns > gap_s * 1e9:
+            courses = watching.after_a_gap(courses)
+        return {
+            c: watching.advance(
+                courses.get(c, Course()), verdicts[c], boot_ns, wall_ns, watching.begin_s(c, self._terms)
+            )
+            for c in self._terms.conditions
+        }
+
+    def _facts(
+        self, watched: _Watched, courses: Mapping[Condition, Course], boot_ns: int, *, at_once: bool
+    ) -> dict[str, str]:
+        """Give what is to be kept over a restart, when it is time for it."""
+        if not at_once and boot_ns - watched.saved_ns < SAVE_EVERY_S * 1e9:
+            return {}
+        return {_fact(watched.camera.name): _dump(watched, courses)}
+
+    def _heed_commissioning(self, watched: _Watched) -> None:
+        """Take up the picture of how the camera was set up, when there is one, or a new one."""
+        path = self._commission_dir / f"{watched.camera.name}.jpg"
+        try:
+            written_ns = path.stat().st_mtime_ns
+        except OSError:
+            watched.eye.commissioned, watched.commissioned_ns = None, 0
+            return
+        if written_ns == watched.commissioned_ns:
+            return
+        watched.commissioned_ns = written_ns
+        try:
+            picture = decode_picture(path.read_bytes(), max_bytes=COMMISSIONED_BYTES)
+        except (OSError, PictureError) as error:
+            watched.eye.commissioned = None
+            log.warning("camera %s: its commissioning picture %s cannot be read: %s", watched.camera.name, path, error)
+            return
+        watched.eye.commissioned = watched.eye.recent = luma_of(picture)
+
+
+def _changes(watched: _Watched, courses: Mapping[Condition, Course], look: Look) -> list[Notice]:
+    """List the conditions that begin or end with these courses, and log each."""
+    found = []
+    for condition, course in courses.items():
+        before = watched.courses.get(condition, Course())
+        if course.holds == before.holds:
+            continue
+        text, hint = watching.explain(condition, watched.camera.name, look, watched.normal)
+        if course.holds:
+            log.warning("%s [%s]. Cure: %s", text, condition, hint)
+            found.append(Notice(condition, "raised", course.since_wall_ns, text))
+        else:
+            log.info("camera %s: no longer %s", watched.camera.name, condition)
+            found.append(Notice(condition, "cleared", before.since_wall_ns, "it shows its view as usual again"))
+    return found
+
+
+def _describe(watched: _Watched, condition: Condition, course: Course) -> dict[str, str]:
+    assert watched.look is not None, "a look comes first"
+    message, hint = watching.explain(condition, watched.camera.name, watched.look, watched.normal)
+    return {"code": condition, "message": message, "hint": hint, "since": moment(course.since_wall_ns)}
+
+
+def _holds(courses: Mapping[Condition, Course], condition: Condition) -> bool:
+    return condition in courses and courses[condition].holds
+
+
+def _fact(camera: str) -> str:
+    return f"watch:{camera}"
+
+
+def _dump(watched: _Watched, courses: Mapping[Condition, Course]) -> str:
+    """Write what was learned of a camera, and what holds, to be kept in the store."""
+    detail = watched.eye.normal_detail
+    return json.dumps(
+        {
+            "normal": asdict(watched.normal),
+            "detail": None if detail is None else [[round(float(v), 1) for v in row] for row in detail],
+            "holds": {c: course.since_wall_ns for c, course in courses.items() if course.holds},
+        }
+    )
+
+
+def _take_up(camera: Camera, text: str | None) -> _Watched:
+    """Take up a camera with what the last run learned of it. Its conditions hold until looks say otherwise."""
+    watched = _Watched(camera, Eye(camera.mask))
+    if text is None:
+        return watched
+    kept: dict[str, Any] = json.loads(text)
+    watched.normal = Normal(**kept["normal"])
+    watched.eye.remember(kept["detail"], watched.normal.looks)
+    watched.courses = {c: Course("present", since_wall_ns=ns) for c, ns in kept["holds"].items()}
+    return watched
+
+
+class Watched:
+    """A sink that lets the watch see each frame on its way to the pipeline."""
+
+    def __init__(self, sink: Sink, watch: Watch) -> None:
+        self._sink = sink
+        self._watch = watch
+
+    def offer(self, frame: Frame) -> None:
+        """Hand a frame over. Never waits."""
+        self._watch.show(frame)
+        self._sink.offer(frame)
+
+    def end(self, camera: str) -> None:
+        """Say that this camera's source has ended."""
+        self._sink.end(camera)
