@@ -249,6 +249,20 @@ class Privacy(Section):
     thumbnail_interval: Seconds = Field(1.0, description="a new thumbnail per camera at most this often")
 
 
+Watched = Literal["black", "covered", "blinded", "blurred", "moved", "frozen"]
+
+
+class WatchRules(Section):
+    """What is said of a camera that gives pictures, but not what it should show."""
+
+    conditions: tuple[Watched, ...] = Field(typing.get_args(Watched), description="what is looked for; []: nothing")
+    every: Seconds = Field(1.0, ge=0.2, le=60, description="a look at each camera this often, at most")
+    after: Seconds = Field(60.0, ge=1, le=86400, description="something must be wrong this long; frozen: twice as long")
+    dark_hours: tuple[Hours, ...] = Field(
+        ((time(20, 0), time(8, 0)),), description="local times in which darkness is as it should be"
+    )
+
+
 class Metrics(Section):
     """Prometheus endpoints of the device, on the loopback address only; 0 is off."""
 
@@ -293,6 +307,7 @@ class Config(Section):
     outbox: OutboxLimits = OutboxLimits()
     spool: SpoolLimits = SpoolLimits()
     privacy: Privacy = Privacy()
+    watch: WatchRules = WatchRules()
     metrics: Metrics = Metrics()
     local: Local = Local()
 

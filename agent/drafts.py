@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from agent.core import alerting, decide, records
+from agent.core import alerting, decide, records, watching
 from agent.overflow import Job
 from agent.ports import Clock, Draft, Frame, Lane, Spooled
 from models import Answer
@@ -110,6 +110,23 @@ class Drafts:
             label=rule.label,
             score=answer.score,
             thumbnail=self._pictures.thumbnail(frame) if change.state == "raised" else None,
+        )
+        return Draft("alert", Lane.ALERT, body, frame.captured, trust)
+
+    def notice(self, frame: Frame, notice: watching.Notice) -> Draft:
+        """Make the alert that says that a camera's condition has begun or ended."""
+        trust = self._clock.trust()
+        body = records.alert_body(
+            camera=frame.camera,
+            frame=frame.number,
+            wall_ns=frame.captured.wall_ns,
+            boot_ns=frame.captured.boot_ns,
+            clock=trust,
+            rule=notice.condition,
+            change=alerting.Change(notice.state, notice.since_wall_ns, notice.text),
+            label=notice.condition,
+            score=1.0,
+            thumbnail=self._pictures.thumbnail(frame) if notice.state == "raised" else None,
         )
         return Draft("alert", Lane.ALERT, body, frame.captured, trust)
 

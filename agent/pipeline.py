@@ -14,7 +14,7 @@ of low priority; the store's thread commits what they hand over (`agent.store`);
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from agent.books import CAPTURED, Books
 from agent.core import decide, placement
 from agent.core.placement import Load, Placement, Where
 from agent.core.review import Review
+from agent.core.watching import Notice
 from agent.drafts import Drafts, Pictures, Policy
 from agent.errors import Broken
 from agent.overflow import Job, Overflow
@@ -75,7 +76,8 @@ Witness = Callable[[Frame, Answer, decide.Conclusion, float], None]
 class Pipeline:
     """The frame's way, shared by readers, inference threads and the one that spools.
 
-    Without `offload` nothing may leave: every frame is the device's own, and a newer one supersedes it.
+    Without `offload` nothing may leave: every frame is the device's own, and a newer one supersedes it. `blind` says
+    why nothing can be concluded from a camera's pictures now (black, covered), empty when it can.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Pipeline:
         meter: Callable[[str, float], None],
         offload: Offload | None = None,
         witness: Witness | None = None,
+        blind: Callable[[str], str] = lambda _: "",
     ) -> None:
         self._frames = frames
         self._policy = policy
@@ -100,6 +103,7 @@ class Pipeline:
         self._meter = meter
         self._offload = offload
         self._witness = witness
+        self._blind = blind
         self._review_lock = threading.Lock()
         self._spill_trouble = ""
         self._failures = 0
@@ -182,14 +186,20 @@ class Pipeline:
             return
         state = self._states[frame.camera]
         seen = answer.top[0][0] if answer.score >= self._policy.threshold else decide.UNKNOWN
-        standing, conclusion = decide.decide(
-            state.standing, seen, answer.score, self._policy.threshold, self._policy.confirm_frames
-        )
+        blind = self._blind(frame.camera)
+        if blind:
+            standing, conclusion = decide.hold(state.standing, seen, answer.score, blind)
+        else:
+            standing, conclusion = decide.decide(
+                state.standing, seen, answer.score, self._policy.threshold, self._policy.confirm_frames
+            )
         answered = self._clock.now()
         waiting_ms = (taken.boot_ns - frame.captured.boot_ns) / 1e6
         total_ms = (answered.boot_ns - frame.captured.boot_ns) / 1e6
 
-        watches, alerts = self._drafts.alerts(frame, answer, conclusion, state.watches)
+        watches, alerts = state.watches, list[Draft]()
+        if not blind:
+            watches, alerts = self._drafts.alerts(frame, answer, conclusion, state.watches)
         drafts = [*alerts, self._drafts.result(frame, answer, conclusion, waiting_ms, total_ms)]
         facts = {}
         if conclusion.changed or watches != state.watches:
@@ -204,7 +214,8 @@ class Pipeline:
         self._pictures.show(frame)
         if self._witness is not None:
             self._witness(frame, answer, conclusion, total_ms)
-        self._copy(frame, answer, seen)
+        if not blind:
+            self._copy(frame, answer, seen)
         self._measure((self._clock.now().boot_ns - taken.boot_ns) / 1e6)
 
     def _classify(self, frame: Frame, worker: Worker) -> Answer | None:
@@ -235,6 +246,12 @@ class Pipeline:
         lane = Lane.BATCH if why == "kept" else Lane.REVIEW
         own = self._drafts.own_answer(answer, seen)
         self._offload.overflow.put(Job(frame, lane, why, {f"frames:copied:{why}": 1}, copy=True, answer=own))
+
+    # The watch's thread: what is wrong with what a camera shows.
+
+    def tell(self, frame: Frame, notices: Sequence[Notice], facts: Mapping[str, str]) -> bool:
+        """Record that conditions of a camera have begun or ended at this frame; False when the store is behind."""
+        return self._recorder.record([self._drafts.notice(frame, notice) for notice in notices], {}, facts)
 
     # The spooling thread: pictures for the cloud.
 

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -22,8 +22,9 @@ from agent.camera.last import LastPictures
 from agent.camera.mailboxes import Mailboxes
 from agent.camera.reader import CameraReader, stop_all
 from agent.camera.sources import open_source
+from agent.camera.watch import Watch, Watched
 from agent.config import Camera, Config, nearest
-from agent.core import review
+from agent.core import review, watching
 from agent.core.alerting import Rule
 from agent.core.budget import Budget
 from agent.core.decide import UNKNOWN
@@ -38,6 +39,7 @@ from agent.host.notify import Notifier
 from agent.host.process import age_s, rss_bytes
 from agent.overflow import Overflow
 from agent.pipeline import Offload, Pipeline
+from agent.ports import Frame
 from agent.standing import load_states
 from agent.store.facts import FactReader
 from agent.store.recorder import Recorder
@@ -189,6 +191,7 @@ class Vision:
         )
         states = load_states(names, self._writer.fact, same_boot=self._same_boot)
         self._facts = FactReader(config.device.state_dir)
+        self._watch = self._make_watch()
         self._offload = self._make_offload(at_once) if config.frames_may_leave else None
         self._pipeline = Pipeline(
             self._mailboxes,
@@ -200,6 +203,7 @@ class Vision:
             self._metrics.answered,
             self._offload,
             self._local.looking.saw if self._local else None,
+            self._watch.blind,
         )
         self._readers = [self._reader(camera) for camera in config.camera]
         self._workers = [
@@ -231,6 +235,22 @@ class Vision:
             at_once,
         )
 
+    def _make_watch(self) -> Watch:
+        config, rules = self._config, self._config.watch
+        wanted = tuple(c for c in watching.CONDITIONS if c.removeprefix("camera-") in rules.conditions)
+        return Watch(
+            config.camera,
+            watching.Terms(wanted, rules.after, rules.dark_hours),
+            rules.every,
+            self._tell,
+            config.device.state_dir / "commission",
+            self._writer.fact,
+            self._stop.crash,
+        )
+
+    def _tell(self, frame: Frame, notices: Sequence[watching.Notice], facts: Mapping[str, str]) -> bool:
+        return self._pipeline.tell(frame, notices, facts)
+
     def _start_run(self) -> str:
         boot = boot_id()
         self._same_boot = self._writer.fact("boot") == boot
@@ -240,7 +260,8 @@ class Vision:
 
     def _reader(self, camera: Camera) -> CameraReader:
         rng = random.Random(f"{self._config.device.id}/{camera.name}/{os.getpid()}")  # noqa: S311 - spreads retries
-        return CameraReader(camera, lambda: open_source(camera, self._clock), self._pipeline, self._clock, rng)
+        sink = Watched(self._pipeline, self._watch)
+        return CameraReader(camera, lambda: open_source(camera, self._clock), sink, self._clock, rng)
 
     def run(self, *, exit_when_done: bool = False) -> bool:
         """Work until stopped; with `exit_when_done` also until every source has ended. True when a reload ended it."""
@@ -250,6 +271,7 @@ class Vision:
         )  # fmt: skip
         self._recorder.start()
         self._pictures.start()
+        self._watch.start()
         if self._offload is not None:
             self._spiller.start()
         for thread in self._workers:
@@ -331,6 +353,7 @@ class Vision:
         if self._local is not None:
             self._local.stop()
         stop_all(self._readers)
+        self._watch.stop()
         self._mailboxes.close()
         until_s = time.monotonic() + STOP_FRAMES_S
         for thread in self._workers:
@@ -376,7 +399,8 @@ class Vision:
             self._pipeline.uncollect(counts)
 
     def _describe(self, camera: CameraState) -> dict[str, object]:
-        return {**asdict(camera), "dropped": self._dropped(camera.name)}
+        conditions = self._watch.conditions(camera.name)
+        return {**asdict(camera), "conditions": conditions, "dropped": self._dropped(camera.name)}
 
     def _describe_all(self) -> list[dict[str, object]]:
         return [self._describe(reader.state()) for reader in self._readers]

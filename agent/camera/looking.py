@@ -1,4 +1,4 @@
-"""Measures one camera's pictures for the watch: light, detail and sharpness, whether they repeat, whether they moved."""
+"""Measures one camera's pictures for the watch: light, detail, sharpness, whether they repeat, whether they moved."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from agent.camera.luma import Luma, luma_of
 from agent.camera.mask import hidden
 from agent.camera.sight import sight_of
 from agent.camera.view import View, compare_luma
-from agent.core.watching import MOVED_AGREED, MOVED_BAD, Look
+from agent.core.watching import LEARNED_LOOKS, MOVED_AGREED, MOVED_BAD, Look
 from agent.core.zones import Zone
 from agent.ports import Picture
 
@@ -29,8 +29,8 @@ SAMPLE_STEP = 4
 OVERLAY_TILES = 12
 """Tiles of 144 that may change in a picture that repeats itself: a clock, a name, a blinking light."""
 
-COMPARE_EVERY = 10
-"""Looks from one comparison of the view to the next: it takes as long as ten looks."""
+COMPARE_EVERY = 5
+"""Looks from one comparison of the view to the next: it takes longer than a look."""
 SURE = 0.5
 """Part of the commissioned view that must agree for its word to stand against the recent view's."""
 REFRESH_EVERY = 60
@@ -78,6 +78,21 @@ class Eye:
             turn_deg=view.turn_deg if view is not None else 0.0,
         )
 
+    def set_up(self, picture: Picture | None) -> Look | None:
+        """Take up the picture of how the camera was set up, or None when there is none; gives what it is like."""
+        if picture is None:
+            self.commissioned = None
+            return None
+        self.commissioned = self.recent = luma_of(picture)
+        self.normal_detail, self.taught = _details(self.commissioned), LEARNED_LOOKS
+        seen = sight_of(self.commissioned, self.zones)
+        return Look(seen.brightness, seen.contrast, seen.sharpness, seen.dark, seen.bright, detail=1.0)
+
+    def remember(self, detail: list[list[float]] | None, looks: int) -> None:
+        """Take up what the last run learned."""
+        if detail is not None:
+            self.normal_detail, self.taught = np.array(detail, np.float32), looks
+
     def teach(self, looks: int) -> None:
         """Take the last picture for a good one; `looks` is over how many of them the normal is taken."""
         assert self._detail is not None, "a look comes first"
@@ -108,7 +123,7 @@ class Eye:
         if before is None or before.shape != sample.shape:
             self._changed[:] = False
             return False
-        differs = np.asarray(cv2.absdiff(sample, before))
+        differs = np.asarray(cv2.absdiff(sample, before), np.uint8)
         if differs.any():
             self._changed |= _any_by_tile(differs)
         if self._changed.sum() <= OVERLAY_TILES:
@@ -126,7 +141,9 @@ class Eye:
         if not views:
             return None
         first = views[0]
-        if self.commissioned is not None and (first.in_place >= SURE or (first.shift >= MOVED_BAD and first.overlap >= SURE)):
+        if self.commissioned is not None and (
+            first.in_place >= SURE or (first.shift >= MOVED_BAD and first.overlap >= SURE)
+        ):
             view = first
         else:
             view = max(views, key=lambda v: v.overlap)

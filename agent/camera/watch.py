@@ -8,19 +8,20 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from agent.camera.encode import lower_priority
 from agent.camera.looking import Eye
-from agent.camera.luma import luma_of
+from agent.camera.reader import Sink
 from agent.config import Camera
 from agent.core import watching
+from agent.core.alerting import is_quiet
 from agent.core.records import moment
-from agent.core.watching import Condition, Course, Look, Normal, Terms
-from agent.ports import Frame, Sink
+from agent.core.watching import Condition, Course, Normal, Notice, Terms
+from agent.ports import Frame
 from models import PictureError, decode_picture
 
 log = logging.getLogger(__name__)
@@ -34,16 +35,6 @@ GAP_LOOKS = 10
 COMMISSIONED_BYTES = 32 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """A condition that has begun or ended at this frame."""
-
-    condition: Condition
-    state: Literal["raised", "cleared"]
-    since_wall_ns: int
-    text: str
-
-
 Tell = Callable[[Frame, Sequence[Notice], Mapping[str, str]], bool]
 """Hands notices and facts to be kept over to the store; False when it could not take them."""
 
@@ -54,14 +45,16 @@ class _Watched:
 
     camera: Camera
     eye: Eye
-    normal: Normal = Normal()
+    normal: Normal = field(default_factory=Normal)
     courses: dict[Condition, Course] = field(default_factory=dict)
-    look: Look | None = None
     looked_ns: int = 0
     due_ns: int = 0
     saved_ns: int = 0
     blind: Condition | None = None
     commissioned_ns: int = 0
+    """When the commissioning picture that is in use was written; 0 without one."""
+    said: dict[Condition, tuple[str, str]] = field(default_factory=dict)
+    """Message and cure for each condition, from the last look that was bad."""
     holding: tuple[dict[str, str], ...] = ()
 
 
@@ -142,23 +135,35 @@ class Watch:
         """Look at a frame: measure, judge, tell, learn."""
         watched = self._watched[frame.camera]
         self._heed_commissioning(watched)
-        look = watched.eye.look(frame.picture, watched.normal.brightness if watched.normal.known else 0.0)
-        local = datetime.fromtimestamp(frame.captured.wall_ns / 1e9).astimezone().time()
-        dark = watching.is_dark_time(self._terms, local)
-        verdicts = watching.judge(look, watched.normal, dark_hours=dark)
-        courses = self._advance(watched, verdicts, frame)
-        notices = _changes(watched, courses, look)
-        facts = self._facts(watched, courses, frame.captured.boot_ns, at_once=bool(notices))
-        if (notices or facts) and not self._tell(frame, notices, facts):
-            return  # The store is behind: the next look sees the same change again.
-        watched.courses, watched.look, watched.looked_ns = courses, look, frame.captured.boot_ns
-        watched.saved_ns = frame.captured.boot_ns if facts else watched.saved_ns
-        blind = watching.is_blind(verdicts, look)
-        watched.blind = blind or (watching.FROZEN if _holds(courses, watching.FROZEN) else None)
+        normal, boot_ns = watched.normal, frame.captured.boot_ns
+        look = watched.eye.look(frame.picture, normal.brightness if normal.known else 0.0)
+        verdicts = watching.judge(look, normal)
+        for condition in self._terms.conditions:
+            if verdicts[condition] == "bad" or condition not in watched.said:
+                watched.said[condition] = watching.explain(condition, frame.camera, look, normal)
+        courses = self._advance(watched, self._allow_darkness(verdicts, frame), frame)
+        watched.looked_ns = boot_ns
+        notices = _changes(watched, courses)
+        facts = {}
+        if notices or boot_ns - watched.saved_ns >= SAVE_EVERY_S * 1e9:
+            facts = {_fact(frame.camera): _dump(watched, courses)}
+        if facts and not self._tell(frame, notices, facts):
+            return  # The store is behind: the next look finds the same again.
+        watched.saved_ns = boot_ns if facts else watched.saved_ns
+        _log(watched, notices)
+        watched.courses = courses
         watched.holding = tuple(_describe(watched, c, course) for c, course in courses.items() if course.holds)
-        if watching.teaches(watched.normal, look, verdicts):
+        frozen = watching.FROZEN if _holds(courses, watching.FROZEN) else None
+        watched.blind = watching.is_blind(verdicts, look) or frozen
+        if watching.teaches(normal, look, verdicts):
             watched.eye.teach(watching.LEARNING_LOOKS)
-            watched.normal = watching.learn(watched.normal, look, verdicts)
+            watched.normal = watching.learn(normal, look, verdicts)
+
+    def _allow_darkness(
+        self, verdicts: dict[Condition, watching.Verdict], frame: Frame
+    ) -> dict[Condition, watching.Verdict]:
+        local = datetime.fromtimestamp(frame.captured.wall_ns / 1e9).astimezone().time()
+        return watching.in_dark_hours(verdicts) if is_quiet(self._terms.dark_hours, local) else verdicts
 
     def _advance(
         self, watched: _Watched, verdicts: Mapping[Condition, watching.Verdict], frame: Frame
@@ -176,54 +181,47 @@ class Watch:
             for c in self._terms.conditions
         }
 
-    def _facts(
-        self, watched: _Watched, courses: Mapping[Condition, Course], boot_ns: int, *, at_once: bool
-    ) -> dict[str, str]:
-        """Give what is to be kept over a restart, when it is time for it."""
-        if not at_once and boot_ns - watched.saved_ns < SAVE_EVERY_S * 1e9:
-            return {}
-        return {_fact(watched.camera.name): _dump(watched, courses)}
-
     def _heed_commissioning(self, watched: _Watched) -> None:
         """Take up the picture of how the camera was set up, when there is one, or a new one."""
         path = self._commission_dir / f"{watched.camera.name}.jpg"
         try:
             written_ns = path.stat().st_mtime_ns
         except OSError:
-            watched.eye.commissioned, watched.commissioned_ns = None, 0
-            return
+            written_ns = 0
         if written_ns == watched.commissioned_ns:
             return
         watched.commissioned_ns = written_ns
         try:
-            picture = decode_picture(path.read_bytes(), max_bytes=COMMISSIONED_BYTES)
+            look = watched.eye.set_up(decode_picture(path.read_bytes(), max_bytes=COMMISSIONED_BYTES))
         except (OSError, PictureError) as error:
-            watched.eye.commissioned = None
             log.warning("camera %s: its commissioning picture %s cannot be read: %s", watched.camera.name, path, error)
-            return
-        watched.eye.commissioned = watched.eye.recent = luma_of(picture)
+            look = watched.eye.set_up(None)
+        watched.normal = watching.set_up(watched.normal, look)
 
 
-def _changes(watched: _Watched, courses: Mapping[Condition, Course], look: Look) -> list[Notice]:
-    """List the conditions that begin or end with these courses, and log each."""
+def _changes(watched: _Watched, courses: Mapping[Condition, Course]) -> list[Notice]:
+    """List the conditions that begin or end with these courses."""
     found = []
     for condition, course in courses.items():
         before = watched.courses.get(condition, Course())
-        if course.holds == before.holds:
-            continue
-        text, hint = watching.explain(condition, watched.camera.name, look, watched.normal)
-        if course.holds:
-            log.warning("%s [%s]. Cure: %s", text, condition, hint)
-            found.append(Notice(condition, "raised", course.since_wall_ns, text))
-        else:
-            log.info("camera %s: no longer %s", watched.camera.name, condition)
-            found.append(Notice(condition, "cleared", before.since_wall_ns, "it shows its view as usual again"))
+        if course.holds and not before.holds:
+            found.append(Notice(condition, "raised", course.since_wall_ns, watched.said[condition][0]))
+        elif before.holds and not course.holds:
+            text = f"camera {watched.camera.name}: it shows what it should again"
+            found.append(Notice(condition, "cleared", before.since_wall_ns, text))
     return found
 
 
+def _log(watched: _Watched, notices: Sequence[Notice]) -> None:
+    for notice in notices:
+        if notice.state == "raised":
+            log.warning("%s [%s]. Cure: %s", notice.text, notice.condition, watched.said[notice.condition][1])
+        else:
+            log.info("camera %s: no longer %s", watched.camera.name, notice.condition)
+
+
 def _describe(watched: _Watched, condition: Condition, course: Course) -> dict[str, str]:
-    assert watched.look is not None, "a look comes first"
-    message, hint = watching.explain(condition, watched.camera.name, watched.look, watched.normal)
+    message, hint = watched.said[condition]
     return {"code": condition, "message": message, "hint": hint, "since": moment(course.since_wall_ns)}
 
 

@@ -27,6 +27,13 @@ class Conclusion:
     reason: str
 
 
+def hold(standing: Standing, seen: str, score: float, why: str) -> tuple[Standing, Conclusion]:
+    """Conclude nothing from a frame whose camera sees nothing; `why` is what is wrong with it."""
+    label = standing.confirmed or UNKNOWN
+    reason = f"not counted, for {why}: this frame alone would be {seen} ({score:.2f})"
+    return Standing(standing.confirmed), Conclusion(label, "pending", changed=False, reason=reason)
+
+
 def decide(
     standing: Standing, seen: str, score: float, threshold: float, confirm_frames: int
 ) -> tuple[Standing, Conclusion]:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import time
 from typing import Literal
 
-from agent.core.alerting import is_quiet
-
-Condition = Literal["camera-black", "camera-covered", "camera-blinded", "camera-blurred", "camera-moved", "camera-frozen"]
+Condition = Literal[
+    "camera-black", "camera-covered", "camera-blinded", "camera-blurred", "camera-moved", "camera-frozen"
+]
 Verdict = Literal["bad", "good", "unsure"]
 Phase = Literal["clear", "suspected", "present", "mending"]
 
@@ -30,7 +30,8 @@ CONDITIONS: tuple[Condition, ...] = (BLACK, COVERED, BLINDED, BLURRED, MOVED, FR
 BLACK_BAD, BLACK_GOOD = 0.95, 0.85
 """Part of the picture darker than 16: from the first on it is black, below the second it is not."""
 DIM = 0.4
-"""Part of the normal brightness below which lost detail is darkness, not a cover."""
+DIM_UNKNOWN = 40.0
+"""Part of the normal brightness, and brightness while that is not known: below it lost detail is darkness, no cover."""
 COVERED_BAD, COVERED_GOOD = 0.4, 0.6
 """Part of the normal detail that is left: up to the first it is covered, from the second on it is not."""
 BARE_BAD = 0.1
@@ -86,6 +87,8 @@ class Normal:
     sharpness: float = 0.0
     bright: float = 0.0
     looks: int = 0
+    focus: float = 0.0
+    """Sharpness of the commissioning picture; 0 without one."""
 
     @property
     def known(self) -> bool:
@@ -114,6 +117,16 @@ class Course:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """A condition that has begun or ended."""
+
+    condition: Condition
+    state: Literal["raised", "cleared"]
+    since_wall_ns: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Terms:
     """What was configured. `gap_s`: after a longer pause between looks, what is only suspected starts anew."""
 
@@ -123,31 +136,38 @@ class Terms:
     gap_s: float = 10.0
 
 
-def judge(look: Look, normal: Normal, *, dark_hours: bool = False) -> dict[Condition, Verdict]:
-    """Give this look's verdict for each condition. In dark hours darkness is as it should be.
+def judge(look: Look, normal: Normal) -> dict[Condition, Verdict]:
+    """Give this look's verdict for each condition.
 
     What cannot be seen because of another condition is unsure: a black picture is neither blurred nor moved.
     """
     dim = _is_dim(look, normal)
     lost = _lost_detail(look, normal)
-    black: Verdict = "bad" if look.dark >= BLACK_BAD or (lost == "bad" and dim) else "unsure"
-    if look.dark < BLACK_GOOD and not (dim and lost != "good"):
+    black: Verdict = "unsure"
+    if look.dark >= BLACK_BAD or (dim and lost == "bad"):
+        black = "bad"
+    elif look.dark < BLACK_GOOD and not (dim and lost == "unsure"):
         black = "good"
-    covered: Verdict = "unsure" if black == "bad" else lost
     blinded = _blinded(look, normal)
-    seeing = black == "good" and covered == "good" and blinded != "bad"
+    covered: Verdict = "unsure" if black == "bad" or blinded == "bad" else lost
+    seeing = black == "good" and covered == "good" and not dim
     return {
-        BLACK: "good" if dark_hours else black,
-        COVERED: "unsure" if blinded == "bad" or (dim and covered == "bad") else covered,
+        BLACK: black,
+        COVERED: covered,
         BLINDED: blinded,
-        BLURRED: _blurred(look, normal) if seeing and not dim else "unsure",
+        BLURRED: _blurred(look, normal) if seeing else "unsure",
         MOVED: _moved(look) if seeing else "unsure",
         FROZEN: ("bad" if look.repeated else "good") if black == "good" else "unsure",
     }
 
 
+def in_dark_hours(verdicts: Mapping[Condition, Verdict]) -> dict[Condition, Verdict]:
+    """Take darkness for what it should be, at a time when the shop is dark."""
+    return {**verdicts, BLACK: "good"}
+
+
 def _is_dim(look: Look, normal: Normal) -> bool:
-    return normal.known and look.brightness < DIM * normal.brightness
+    return look.brightness < (DIM * normal.brightness if normal.known else DIM_UNKNOWN)
 
 
 def _lost_detail(look: Look, normal: Normal) -> Verdict:
@@ -166,11 +186,12 @@ def _blinded(look: Look, normal: Normal) -> Verdict:
 
 
 def _blurred(look: Look, normal: Normal) -> Verdict:
-    if not normal.known:
+    usual = max(normal.sharpness, normal.focus)
+    if not normal.known or usual == 0:
         return "unsure"
-    if look.sharpness < BLURRED_BAD * normal.sharpness:
+    if look.sharpness < BLURRED_BAD * usual:
         return "bad"
-    return "good" if look.sharpness >= BLURRED_GOOD * normal.sharpness else "unsure"
+    return "good" if look.sharpness >= BLURRED_GOOD * usual else "unsure"
 
 
 def _moved(look: Look) -> Verdict:
@@ -233,12 +254,16 @@ def begin_s(condition: Condition, terms: Terms) -> float:
 
 def after_a_gap(courses: Mapping[Condition, Course]) -> dict[Condition, Course]:
     """Take up a camera again that gave no pictures for a while: what was only suspected, is no longer."""
-    return {c: replace(course, phase="clear") if course.phase == "suspected" else course for c, course in courses.items()}
+    return {
+        c: replace(course, phase="clear") if course.phase == "suspected" else course for c, course in courses.items()
+    }
 
 
-def is_dark_time(terms: Terms, local: time) -> bool:
-    """Tell whether the shop is dark at this local time."""
-    return is_quiet(terms.dark_hours, local)
+def set_up(normal: Normal, look: Look | None) -> Normal:
+    """Begin anew with the picture of how the camera was set up; None: there is none any more."""
+    if look is None:
+        return replace(normal, focus=0.0)
+    return Normal(look.brightness, look.sharpness, look.bright, LEARNED_LOOKS, look.sharpness)
 
 
 def learn(normal: Normal, look: Look, verdicts: Mapping[Condition, Verdict]) -> Normal:
@@ -255,6 +280,7 @@ def learn(normal: Normal, look: Look, verdicts: Mapping[Condition, Verdict]) -> 
         mix(normal.sharpness, look.sharpness),
         mix(normal.bright, look.bright),
         normal.looks + 1,
+        normal.focus,
     )
 
 
@@ -270,40 +296,28 @@ def teaches(normal: Normal, look: Look, verdicts: Mapping[Condition, Verdict]) -
 
 def explain(condition: Condition, camera: str, look: Look, normal: Normal) -> tuple[str, str]:
     """Say for a person what is wrong with a camera, and the cure."""
-    aim = f"shelfwire-agent aim {camera}"
-    commission = f"shelfwire-agent snap --commission {camera}"
+    aim, commission = f"shelfwire-agent aim {camera}", f"shelfwire-agent snap --commission {camera}"
     match condition:
         case "camera-black":
-            return (
-                f"camera {camera} sees nothing but darkness",
-                "switch the light on, or free its lens; if the shop is closed at this time, say so in [watch] dark_hours",
+            said = "it sees nothing but darkness"
+            cure = (
+                "switch the light on or free its lens; if the shop is dark at this time, say so in [watch] dark_hours"
             )
         case "camera-covered":
-            gone = round(100 * (1 - look.detail))
-            return (
-                f"something covers camera {camera}: {gone} % of what it normally shows cannot be seen",
-                "take away what stands or sticks before its lens, and clean it",
-            )
+            said = f"something covers it: {100 * (1 - look.detail):.0f} % of what it normally shows cannot be seen"
+            cure = "take away what stands or sticks before its lens, and clean the lens"
         case "camera-blinded":
-            return (
-                f"light blinds camera {camera}: {round(100 * look.bright)} % of its picture is white",
-                "keep sun and lamps from shining into it, or turn its exposure down",
-            )
+            said = f"light blinds it: {100 * look.bright:.0f} % of its picture is white"
+            cure = "keep sun and lamps from shining into it, or turn its exposure down"
         case "camera-blurred":
-            part = round(100 * look.sharpness / normal.sharpness) if normal.sharpness else 0
-            return (
-                f"camera {camera} is out of focus: {part} % of its normal sharpness",
-                f"clean its lens and set its focus: {aim} shows it live",
-            )
+            part = look.sharpness / (max(normal.sharpness, normal.focus) or 1.0)
+            said = f"it is out of focus: {100 * part:.0f} % of its usual sharpness is left"
+            cure = f"clean its lens and set its focus: {aim} shows it live"
         case "camera-moved":
             turned = f" and turned by {abs(look.turn_deg):.0f} degrees" if abs(look.turn_deg) >= 1 else ""
-            return (
-                f"camera {camera} looks elsewhere: its view has moved by {100 * (look.shift or 0):.0f} % of its width"
-                f"{turned}",
-                f"turn it back ({aim} shows it live), or take the new view: {commission}",
-            )
+            said = f"it looks elsewhere: its view has moved by {100 * (look.shift or 0):.0f} % of its width{turned}"
+            cure = f"turn it back ({aim} shows it live), or keep the new view: {commission}"
         case "camera-frozen":
-            return (
-                f"camera {camera} shows the same picture again and again",
-                "switch the camera off and on; if it comes back, put newer software into the camera",
-            )
+            said = "it shows the same picture again and again"
+            cure = "switch the camera off and on; if it comes back, put newer software into the camera"
+    return f"camera {camera}: {said}", cure
