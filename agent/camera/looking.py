@@ -33,8 +33,8 @@ COMPARE_EVERY = 5
 """Looks from one comparison of the view to the next: it takes longer than a look."""
 SURE = 0.5
 """Part of the commissioned view that must agree for its word to stand against the recent view's."""
-REFRESH_EVERY = 60
-"""Comparisons after which a view that is in place becomes the new one to compare with."""
+REFRESH_EVERY = 12
+"""Comparisons after which a good view that is in place becomes the new one to compare with: a minute."""
 
 Tiles = npt.NDArray[np.float32]
 
@@ -101,8 +101,9 @@ class Eye:
             self.normal_detail = self._detail.copy()
         else:
             self.normal_detail += (self._detail - self.normal_detail) / min(self.taught, looks)
-        if self.recent is None:
-            self.recent = self._luma
+        if self.recent is None or self._in_place >= REFRESH_EVERY:
+            # Shelves change: a view that stays in place is compared with what was there a minute ago.
+            self.recent, self._in_place = self._luma, 0
 
     def _detail_left(self, light: float) -> float:
         """Give the part of the tiles with detail that have it still, in a light so many times weaker than normal."""
@@ -147,14 +148,9 @@ class Eye:
             view = first
         else:
             view = max(views, key=lambda v: v.overlap)
-        self._refresh(luma, view)
+        still = view.shift == 0 and view.in_place >= MOVED_AGREED
+        self._in_place = self._in_place + 1 if still else 0
         return view
-
-    def _refresh(self, luma: Luma, view: View) -> None:
-        """Let a view that has been in place for long be the recent one: shelves change within days, not at once."""
-        self._in_place = self._in_place + 1 if view.shift == 0 and view.in_place >= MOVED_AGREED else 0
-        if self._in_place >= REFRESH_EVERY:
-            self.recent, self._in_place = luma, 0
 
 
 def _details(luma: Luma) -> Tiles:

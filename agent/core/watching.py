@@ -51,7 +51,7 @@ MEND_S = 15.0
 """A condition ends when all looks were good for this long."""
 FROZEN_TIMES = 2.0
 """A frozen picture must last this many times longer: a well compressed still scene repeats itself for some seconds."""
-FLAP_S = 600.0
+FLAP_S = 3600.0
 """A condition that comes back within this time after its end takes twice as long to begin, at most 16 times."""
 FLAPS_MOST = 4
 
@@ -157,7 +157,7 @@ def judge(look: Look, normal: Normal) -> dict[Condition, Verdict]:
         BLINDED: blinded,
         BLURRED: _blurred(look, normal) if seeing else "unsure",
         MOVED: _moved(look) if seeing else "unsure",
-        FROZEN: ("bad" if look.repeated else "good") if black == "good" else "unsure",
+        FROZEN: ("bad" if look.repeated else "good") if black == "good" and covered != "bad" else "unsure",
     }
 
 

@@ -18,6 +18,7 @@ from agent.core import review
 from agent.core.alerting import Rule
 from agent.core.budget import Budget
 from agent.core.decide import Standing
+from agent.core.watching import Notice
 from agent.drafts import Policy
 from agent.errors import Broken
 from agent.overflow import Overflow
@@ -483,3 +484,32 @@ def test_whatever_happens_the_books_balance(
     assert counts["frames:serverless"] <= per_hour
     if shape == "nothing":
         assert kinds["frame"] == copies
+
+
+def test_of_a_blind_camera_frames_are_answered_and_nothing_is_concluded() -> None:
+    bench = Bench(rules=(Rule("gone", "unknown", 0.5, dwell_s=1.0),), copies=review.Terms(1.0, 1.0, 3600, 1.0))
+    bench.feed(*[("Banana", 0.9)] * 3)
+    copies = len(bench.offload.overflow)  # type: ignore[arg-type]
+    bench.pipeline._blind = lambda _: "camera-black"
+    bench.feed(*[("Lemon", 0.1)] * 8)
+    last = Result.model_validate({"run": "0" * 16, "seq": 1, **bench.bodies("result")[-1]})
+    assert (last.decision.label, last.decision.state, last.decision.changed) == ("Banana", "pending", False)
+    assert last.decision.reason == "not counted, for camera-black: this frame alone would be unknown (0.10)"
+    assert last.labels[0].label == "Lemon"
+    assert bench.bodies("alert") == []
+    assert len(bench.offload.overflow) == copies  # type: ignore[arg-type]
+    bench.pipeline._blind = lambda _: ""
+    bench.feed(*[("Lemon", 0.1)] * 4)
+    assert [a["rule"] for a in bench.bodies("alert")] == ["gone"]
+
+
+def test_the_watch_s_notice_is_an_alert_with_its_picture() -> None:
+    bench = Bench()
+    frame = Frame("shelf", 7, PICTURE, bench.clock.now())
+    said = Notice("camera-covered", "raised", frame.captured.wall_ns, "camera shelf: something covers it")
+    assert bench.pipeline.tell(frame, [said], {"watch:shelf": "{}"})
+    (body,) = bench.bodies("alert")
+    alert = Alert.model_validate({"run": "0" * 16, "seq": 1, **body})
+    assert (alert.rule, alert.state, alert.reason) == ("camera-covered", "raised", said.text)
+    assert alert.thumbnail == "QUJD"
+    assert bench.recorder.facts == {"watch:shelf": "{}"}
