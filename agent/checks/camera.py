@@ -68,7 +68,7 @@ def _by_child(context: Context, cameras: tuple[Camera, ...]) -> Iterator[Finding
         if report is not None:
             yield from by_look(camera, report)
         elif not said.ended and said.worked_s < child.FAIR_S:
-            yield skipped("camera", f"{camera.name}: not opened", child.BUSY)
+            yield skipped("camera", f"{camera.name}: not opened", said.excuse)
         else:
             how = "the process that opened it crashed" if said.ended else "opening it does not come back"
             yield named(camera, "camera-hung", f"camera {camera.name}: {how}", "")

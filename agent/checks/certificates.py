@@ -44,9 +44,9 @@ def _look(context: Context, cloud: Cloud) -> Iterator[Finding]:
     if isinstance(found, Finding):
         yield found
         return
-    yield from _key(cloud.cert_file, cloud.key_file)
     device = context.config.device.id if context.config else ""
     yield from judge(found, device, now_s)
+    yield from _key(cloud.cert_file, cloud.key_file)
 
 
 def _read(path: Path) -> Certificate | Finding:

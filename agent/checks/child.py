@@ -33,12 +33,17 @@ class Said:
     """How long it worked, in seconds: a busy device may need the whole time to load the libraries, and that is 0."""
     ended: bool
     """Whether it ended by itself, after its work or by a crash."""
+    excuse: str = BUSY
+    """Why it may have said nothing, when nothing of what it looked at is to blame."""
 
 
 def ask(patience_s: float, *words: str) -> Said:
     """Run the child with these arguments for at most `patience_s`; what it has said until then counts."""
     until_s = time.monotonic() + patience_s - SPARE_S
-    child = _start([*words, f"{until_s:.3f}"])
+    try:
+        child = _start([*words, f"{until_s:.3f}"])
+    except OSError as error:
+        return Said((), 0.0, False, f"no process could be started: {error.strerror}")
     lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     threading.Thread(target=_pump, args=(child, lines), name="check-child", daemon=True).start()
     said: list[Report] = []

@@ -1,10 +1,11 @@
 """Is there a configuration, and can it be meant?"""
 
+import os
 import stat
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from agent.checks.context import Context
+from agent.checks.context import HIDDEN, Context
 from agent.checks.finding import Finding, fine, skipped, wrong
 from agent.checks.runner import Check
 from agent.config import Config
@@ -31,8 +32,9 @@ def check(context: Context) -> Iterator[Finding]:
 def _broken(context: Context) -> Finding:
     error = context.config_error
     assert error is not None, "a configuration that is not there has a reason"
-    if error.code == "config-unreadable" and "Permission denied" in str(error):
-        return skipped("config", "the configuration is not for this user's eyes", f"{context.config_path}: run as root")
+    if error.code == HIDDEN or (error.code == "config-unreadable" and not os.access(context.config_path, os.R_OK)):
+        where = str(error) if error.code == HIDDEN else str(context.config_path)
+        return skipped("config", "the configuration is not for this user's eyes", f"{where}: run as root")
     code = _CODES.get(error.code, "CFG-2")
     return wrong("config", code, str(error), cure=error.hint)
 

@@ -16,6 +16,7 @@ from agent.host.clock import SystemClock, boot_id
 from agent.link import trace
 from agent.link.hops import Way
 from agent.ports import Clock
+from agent.store import outside
 from agent.store.inspect import Snapshot, look
 from agent.store.outside import is_at_work
 
@@ -23,6 +24,9 @@ T = TypeVar("T")
 
 SPARE_S = 0.25
 """What is kept back of a check's time, to say what was found."""
+
+HIDDEN = "config-hidden"
+"""Code of a configuration that names files where this user may not look."""
 
 STATE_DIR = Path("/var/lib/shelfwire")
 """Where the state lies when no configuration can say it."""
@@ -85,8 +89,7 @@ class Context:
         except ShelfwireError as error:
             return cls(path, None, error, **how)  # type: ignore[arg-type]
         except OSError as error:  # a file that the configuration names lies where this user may not look
-            hidden = Rejected("config-unreadable", f"{error.filename}: {error.strerror}", "run as root")
-            return cls(path, None, hidden, **how)  # type: ignore[arg-type]
+            return cls(path, None, Rejected(HIDDEN, str(error.filename), "run as root"), **how)  # type: ignore[arg-type]
 
     def until(self, until_s: float) -> "Context":
         """Give this context for checks that are given up at `until_s`. What was read for others is read again."""
@@ -110,7 +113,10 @@ class Context:
             return True
         except OSError:
             return False
-        return not os.access(self.state_dir, os.R_OK | os.X_OK)
+        if not self.state_dir.is_dir():
+            return False
+        locks = [lock for lock in self.state_dir.glob("*.lock") if not os.access(lock, os.R_OK)]
+        return bool(locks) or not os.access(self.state_dir, os.R_OK | os.X_OK)
 
     @cached_property
     def _snapshot(self) -> Once[Snapshot]:
@@ -160,10 +166,4 @@ class Context:
 
 def run_as(context: Context) -> str:
     """Say who may see what this user may not."""
-    try:
-        import pwd
-
-        owner = pwd.getpwuid(context.state_dir.stat().st_uid).pw_name
-    except (OSError, KeyError):
-        owner = "root"
-    return f"run as root, or: sudo -u {owner} shelfwire-agent doctor"
+    return outside.run_as(context.state_dir)

@@ -22,7 +22,7 @@ def check(context: Context) -> Iterator[Finding]:
     if report is None and said.ended:
         yield wrong("model", "MOD-3", "the process that loaded it crashed")
     elif report is None and said.worked_s < child.FAIR_S:
-        yield skipped("model", "self-test", child.BUSY)
+        yield skipped("model", "self-test", said.excuse)
     elif report is None:
         yield wrong("model", "MOD-7")
     elif not report["code"]:

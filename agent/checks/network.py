@@ -68,6 +68,8 @@ def _whole(way: Way) -> Finding:
     if way.days_left is not None and way.days_left < ENDS_SOON_DAYS:
         return wrong("network", "NET-19", f"{name} {way.address}: {way.days_left:.0f} days left")
     last = way.hops[-1]
+    if last.ok is None and last.name not in ("login", "echo"):
+        return skipped("network", f"{name} {way.address}", f"{last.name}: {last.detail}")
     if last.ok is None:
         return fine("network", f"{name} {way.address} can be reached; {last.name}: {last.detail}")
     took_ms = sum(hop.ms or 0.0 for hop in way.hops)

@@ -8,6 +8,7 @@ Exit code 0 fine, 1 warnings, 2 failures, 3 when a check could not be made.
 
 import argparse
 import json
+import logging
 import re
 import sys
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--patience", type=float, default=CHECK_S, metavar="S",
         help="seconds for each check (default %(default)g); more than that may take longer than 10 s as a whole",
     )  # fmt: skip
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what a check that fails logs")
     add_config(parser)
     add_json(parser)
 
@@ -53,6 +55,8 @@ def run(options: argparse.Namespace) -> int:
     if options.list:
         print(_list(options.areas, as_json=options.json))
         return 0
+    if not options.verbose:  # a check that fails is told among the others; its trace is for developers
+        logging.getLogger().addHandler(logging.NullHandler())
     context = Context.load(
         options.config, quick=options.quick, deep=options.deep, since_s=options.since, patience_s=options.patience
     )

@@ -54,6 +54,6 @@ def _verdict(found: Sequence[Finding], device: str, took_s: float) -> str:
         for n, word in ((counted["failure"], "failure"), (counted["warning"], "warning"))
         if n
     ]
-    said = ", ".join(parts) or "all is well"
+    said = ", ".join(parts) or ("nothing wrong was found" if counted["skipped"] else "all is well")
     left_out = f", {counted['skipped']} not looked at" if counted["skipped"] else ""
     return f"{device + ': ' if device else ''}{said}{left_out} ({took_s:.1f} s)"

@@ -23,7 +23,8 @@ CODES = {
     "broker-dns": "NET-5", "broker-tls": "NET-12", "broker-refused": "NET-7", "broker-timeout": "NET-6",
     "broker-unreachable": "NET-20", "broker-auth": "NET-13", "broker-client-id": "NET-13",
     "broker-subscribe": "NET-14", "broker-twin": "NET-18", "broker-busy": "NET-22", "broker-quota": "NET-22",
-    "cloud-away": "NET-17", "broker-lost": "NET-15",
+    "cloud-away": "NET-17", "broker-lost": "NET-15", "clock-wrong": "TIME-1", "certificate-expired": "CRT-2",
+    "certificate-revoked": "NET-13", "certificate-missing": "CRT-1", "certificate-refused": "NET-13",
 }  # fmt: skip
 """Codes of the connection (`wire.mqtt`, `agent.uplink`), and those that are read out."""
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.link.certificate import Certificate, read
-from agent.link.hops import Hop, Way, failed, passed
+from agent.link.hops import Hop, Way, failed, passed, untried
 
 # openssl/x509_vfy.h: X509_V_ERR_...
 NOT_YET_VALID, EXPIRED = 9, 10
@@ -48,6 +48,10 @@ def encrypt(way: Way, raw: socket.socket, host: str, trust: Trust, timeout_s: fl
     family = raw.family
     try:
         context = trust.context()
+    except PermissionError:
+        raw.close()
+        way.take(untried("tls", "this user may not read the device's key: run as root"))
+        return None
     except OSError as error:
         raw.close()
         way.take(failed("tls", "CRT-1", began_s, f"our certificate or authority cannot be used: {error}"))
