@@ -50,9 +50,9 @@ def _light(seen: Sight) -> Iterator[tuple[str, str]]:
     elif seen.contrast < FLAT:
         yield "camera-covered", f"it shows nothing but one shade, contrast {seen.contrast:.1f}; {said}"
     elif seen.brightness < DARK or seen.brightness > WHITE:
-        yield "camera-exposure", said
-    elif seen.bright > MANY_CLIPPED or seen.dark > MANY_CLIPPED:
-        yield "camera-exposure", f"{seen.bright:.0%} of it is white, {seen.dark:.0%} black"
+        yield ("camera-exposure" if seen.brightness < DARK else "camera-blinded"), said
+    elif seen.bright > MANY_CLIPPED:
+        yield "camera-blinded", f"{seen.bright:.0%} of it is white"
 
 
 def _against(camera: Camera, picture: Picture, seen: Sight, path: Path) -> Iterator[tuple[str, str]]:

@@ -147,3 +147,10 @@ def test_without_a_configuration_the_rest_is_looked_at(tmp_path: Path) -> None:
     found = checks.examine(context)
     assert found[0].code == "CFG-1"
     assert {finding.area for finding in found} >= {"config", "host", "service", "time"}
+
+
+def test_the_technicians_page_is_one_page_and_names_only_what_there_is() -> None:
+    text = (ROOT / "docs" / "technician.md").read_text()
+    assert len(text.splitlines()) <= 70
+    assert set(re.findall(r"\b[A-Z]{3,4}-\d+\b", text)) <= set(CODES)
+    assert {code.split("-")[0] for code in re.findall(r"\b[A-Z]{3,4}-\d+\b", text)} == set(AREAS.values())
