@@ -1,17 +1,9 @@
-"""A private mosquitto for one machine: on loopback, with accounts and an access list, stopped with its owner.
+"""A private mosquitto for one machine: with accounts or certificates and an access list, stopped with its owner."""
 
-Two listeners. Devices come in by one, where everybody's client id is its user name, so that no device can take the
-place of another; the cloud's own programs come in by the other, where several may share one account. An account of
-one side is unknown at the other.
-"""
-
-import base64
 import contextlib
-import hashlib
 import os
 import pwd
 import random
-import secrets
 import shutil
 import signal
 import socket
@@ -21,34 +13,31 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from cloud import broker_files as files
+from cloud.broker_files import CLOUD, HOST, Listeners, Tls, write_private
 from cloud.errors import Broken, Rejected
 from wire import mqtt, topics
 from wire.errors import WireError
 
-CLOUD = "cloud"
-"""User name of the cloud's own programs."""
+__all__ = ["CLOUD", "Broker", "find"]
 
-HOST = "127.0.0.1"
 START_S = 10.0
 STOP_S = 5.0
 PORT_ATTEMPTS = 3
 """A free port found by asking can be taken by another program before the broker opens it."""
 
-PBKDF2_ROUNDS = 101
-"""What mosquitto_passwd itself uses: the passwords are 24 random bytes, not words of people."""
-
-_WRITE = ("status", "results", "alerts", "pictures", "reported", "receipts/up", "echo")
-_READ = ("receipts/down", "verdicts", "desired", "commands/#", "echo")
-
 
 class Broker:
     """A mosquitto in `folder` for the cloud and the named `devices`. Port 0 picks a free one, kept over restarts.
 
-    Passwords are made on the first start and kept in `folder`, one file per user, readable by the owner only.
-    Raises `Rejected` (``bad-device``) for a name that cannot be a device id.
+    Passwords are made on the first start and kept in `folder`, one file per user, readable by the owner only. With
+    `tls` devices come in by their certificates instead, whoever they are. Raises `Rejected` (``bad-device``) for a
+    name that cannot be a device id.
     """
 
-    def __init__(self, folder: Path, devices: Sequence[str], *, port: int = 0, cloud_port: int = 0) -> None:
+    def __init__(
+        self, folder: Path, devices: Sequence[str] = (), *, port: int = 0, cloud_port: int = 0, tls: Tls | None = None
+    ) -> None:
         try:
             for device in devices:
                 topics.topic(device, topics.STATUS)
@@ -56,6 +45,7 @@ class Broker:
             raise Rejected(error.code, str(error), error.hint) from error
         self._folder = folder.expanduser().resolve()
         self._devices = tuple(devices)
+        self._tls = tls
         self._fixed = port != 0 and cloud_port != 0
         self.port = port
         self.cloud_port = cloud_port
@@ -73,7 +63,7 @@ class Broker:
 
     def password_file(self, user: str) -> Path:
         """Where the password of `user` (a device, or `CLOUD`) lies: one line."""
-        return self._folder / "passwords" / user
+        return files.password_file(self._folder, user)
 
     def options(self, user: str, client_id: str | None = None) -> mqtt.Options:
         """Make the connection options of a device or of the cloud."""
@@ -134,23 +124,15 @@ class Broker:
                 self._child.kill()
                 self._child.wait(STOP_S)
         self._child = None
-        (self._folder / "broker.pid").unlink(missing_ok=True)
+        (self._folder / files.PID).unlink(missing_ok=True)
 
     # -- files ---------------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
         try:
-            (self._folder / "passwords").mkdir(parents=True, exist_ok=True, mode=0o700)
-            (self._folder / "data").mkdir(exist_ok=True, mode=0o700)
-            for user in (CLOUD, *self._devices):
-                if not self.password_file(user).exists():
-                    _write_private(self.password_file(user), secrets.token_urlsafe(24) + "\n")
-            _write_private(self._folder / "cloud.users", self._user_line(CLOUD))
-            _write_private(self._folder / "cloud.access", f"user {CLOUD}\ntopic readwrite {topics.PREFIX}/#\n")
-            _write_private(self._folder / "device.users", "".join(map(self._user_line, self._devices)))
-            lines = [f"pattern write {topics.PREFIX}/%u/{rest}" for rest in _WRITE]
-            lines += [f"pattern read {topics.PREFIX}/%u/{rest}" for rest in _READ]
-            _write_private(self._folder / "device.access", "\n".join(lines) + "\n")
+            files.write_accounts(self._folder, self._devices)
+            if self._tls is not None:
+                files.write_tls(self._folder, self._tls)
         except OSError as error:
             raise Broken(
                 "broker-folder",
@@ -158,45 +140,6 @@ class Broker:
                 "choose another folder, or give this user the right to write there",
             ) from error
         self._end_orphan()
-
-    def _user_line(self, user: str) -> str:
-        """Write a line of mosquitto's password file: PBKDF2 with SHA-512, as `mosquitto_passwd -H sha512-pbkdf2`."""
-        password = self.password_file(user).read_text("utf-8").strip()
-        salt = secrets.token_bytes(12)
-        digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, PBKDF2_ROUNDS)
-        return f"{user}:$7${PBKDF2_ROUNDS}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}\n"
-
-    def _configuration(self, user: str | None) -> str:
-        lines = [
-            "per_listener_settings true",
-            "persistence true",
-            f"persistence_location {self._folder / 'data'}/",
-            "autosave_interval 60",
-            "persistent_client_expiration 14d",
-            "max_packet_size 1048576",
-            "max_inflight_messages 20",
-            "max_queued_messages 10000",
-            "max_queued_bytes 268435456",
-            "set_tcp_nodelay true",
-            f"log_dest file {self._folder / 'broker.log'}",
-            "log_type error",
-            "log_type warning",
-            "log_type notice",
-            "connection_messages true",
-        ]
-        if user is not None:
-            lines.append(f"user {user}")
-        for side, port in (("cloud", self.cloud_port), ("device", self.port)):
-            lines += [
-                "",
-                f"listener {port} {HOST}",
-                "allow_anonymous false",
-                f"password_file {self._folder / f'{side}.users'}",
-                f"acl_file {self._folder / f'{side}.access'}",
-            ]
-        # Belongs to the listener above it, the devices'.
-        lines.append("use_username_as_clientid true")
-        return "\n".join(lines) + "\n"
 
     def _account(self) -> str | None:
         """Choose the system user to run as, and give it the files. None: mosquitto stays who we are.
@@ -220,10 +163,10 @@ class Broker:
 
     def _end_orphan(self) -> None:
         """End the broker of a former owner that was killed: it holds the ports and the folder."""
-        path = self._folder / "broker.pid"
+        path = self._folder / files.PID
         with contextlib.suppress(OSError, ValueError):
             pid = int(path.read_text("utf-8"))
-            if os.fsencode(self._folder / "broker.conf") in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if os.fsencode(self._folder / files.CONFIGURATION) in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGTERM)
                 deadline_s = time.monotonic() + STOP_S
                 while Path(f"/proc/{pid}/exe").exists() and time.monotonic() < deadline_s:
@@ -234,16 +177,17 @@ class Broker:
     def _launch(self, program: Path) -> None:
         for port in (self.port, self.cloud_port):
             _check_free(port)
-        (self._folder / "broker.log").write_bytes(b"")
-        _write_private(self._folder / "broker.conf", "")
+        (self._folder / files.LOG).write_bytes(b"")
+        write_private(self._folder / files.CONFIGURATION, "")
         user = self._account()
-        _write_private(self._folder / "broker.conf", self._configuration(user))
+        at = Listeners(self.port, self.cloud_port, tls=self._tls is not None)
+        write_private(self._folder / files.CONFIGURATION, files.configuration(self._folder, at, user))
         self._child = subprocess.Popen(
-            [str(program), "-c", str(self._folder / "broker.conf")],
+            [str(program), "-c", str(self._folder / files.CONFIGURATION)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the owner, who stops the broker last
         )  # fmt: skip
-        (self._folder / "broker.pid").write_text(str(self._child.pid), "utf-8")
+        (self._folder / files.PID).write_text(str(self._child.pid), "utf-8")
 
     def _greet(self) -> None:
         """Wait until the broker listens, then log in: a broker that listens and refuses us is of no use."""
@@ -251,7 +195,7 @@ class Broker:
         while not (_listens(self.port) and _listens(self.cloud_port)):
             self._wait_a_little()
             if time.monotonic() > deadline_s:
-                raise Broken("broker-start", "the broker does not listen", f"read {self._folder / 'broker.log'}")
+                raise Broken("broker-start", "the broker does not listen", f"read {self._folder / files.LOG}")
         session = mqtt.Session(self.options(CLOUD, "greeter"), random.Random())  # noqa: S311 - spreads retries
         session.start()
         try:
@@ -260,7 +204,7 @@ class Broker:
             session.stop()
         if not isinstance(event, mqtt.Up):
             said = f"{event.text} ({event.code})" if isinstance(event, mqtt.Down) else "no answer"
-            raise Broken("broker-start", f"the broker does not let us in: {said}", f"read {self._folder}/broker.log")
+            raise Broken("broker-start", f"the broker does not let us in: {said}", f"read {self._folder / files.LOG}")
 
     def _wait_a_little(self) -> None:
         assert self._child is not None
@@ -268,12 +212,12 @@ class Broker:
             code = self._child.wait(0.02)
         except subprocess.TimeoutExpired:
             return
-        log = (self._folder / "broker.log").read_text("utf-8", "replace")
+        log = (self._folder / files.LOG).read_text("utf-8", "replace")
         if "Address already in use" in log:
             raise _port_in_use(self.port, self.cloud_port)
         last = " / ".join(log.splitlines()[-3:])
         raise Broken(
-            "broker-start", f"mosquitto ended with {code}: {last[:400]}", f"read {self._folder / 'broker.log'}"
+            "broker-start", f"mosquitto ended with {code}: {last[:400]}", f"read {self._folder / files.LOG}"
         )  # fmt: skip
 
 
@@ -296,14 +240,6 @@ def find() -> Path:
             "apt-get install mosquitto, or name the program in SHELFWIRE_MOSQUITTO",
         )
     return Path(found)
-
-
-def _write_private(path: Path, text: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
 
 
 def _known_user(name: str) -> bool:

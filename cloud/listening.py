@@ -1,4 +1,4 @@
-"""Where a server of ours listens: this machine alone, for there are no accounts yet."""
+"""Where a server of ours listens: pages on this machine alone, for there are no accounts yet; devices anywhere."""
 
 import errno
 import ipaddress
@@ -51,12 +51,12 @@ class Address:
         return f"http://[{self.host}]:{self.port}/" if ":" in self.host else f"http://{self.host}:{self.port}/"
 
 
-def listen(wanted: Address) -> tuple[socket.socket, Address]:
-    """Open the listening socket and name the address it really has.
+def listen(wanted: Address, *, anywhere: bool = False) -> tuple[socket.socket, Address]:
+    """Open the listening socket and name the address it really has. `anywhere` is for those who ask for certificates.
 
     Raises `Rejected` (``host-not-loopback``, ``bad-port``, ``port-in-use``, ``port-forbidden``, ``host-unknown``).
     """
-    if not is_loopback(wanted.host):
+    if not anywhere and not is_loopback(wanted.host):
         raise Rejected(
             "host-not-loopback",
             f"will not listen on {wanted.host}: there are no accounts and no TLS yet, everybody there could come in",

@@ -17,6 +17,7 @@ COMMANDS = {
     "function": "the serverless function on this machine: scales from zero, and meters what it would cost",
     "worker": "classify the pictures of asynchronous jobs; start as many as you need",
     "batch": "answer a day's frames again, shard by shard, and report what came of it",
+    "fleet": "who belongs to the fleet: codes to enrol devices, their certificates, and shutting them out",
     "demo": "broker, store, cloud and one device with synthetic cameras on this machine",
 }
 """Name and one line of help; the code is in the module of the same name."""

@@ -1,8 +1,9 @@
 """Serve the Live page and its API and, with --broker, take in what devices send and carry late answers to them: the
 whole cloud in one process.
 
-Without --dsn the embedded PostgreSQL in --data is started and belongs to this process. Only this machine is served:
-there are no accounts yet.
+Without --dsn the embedded PostgreSQL in --data is started and belongs to this process. The pages are for this machine
+alone: there are no accounts yet. With --device-port devices come in over TLS, each by its certificate; see
+docs/enrolment.md.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from cloud.cli import common
+from cloud.cli import common, common_fleet
 from cloud.courier import Courier
 from cloud.errors import Broken, Rejected
 from cloud.gateway import Function
@@ -42,13 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--function", metavar="URL", help="answer what devices ask about at once by this function (its URL)"
     )
+    common_fleet.add_device_port(parser)
     parser.add_argument("--no-ingest", action="store_true", help="take nothing in, even with --broker")
     common.add_json(parser)
     common.add_logging(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until a signal; gives 0. With --json, one object with `url`, `port`, `dsn`, `ingest` says it is ready."""
+    """Serve until a signal; gives 0. With --json, one object with `url`, `port`, `dsn`, `ingest` says it is ready, and
+    with a port for devices `device_url`."""
     common.start_logging(options, "serve")
     logging.getLogger("uvicorn.error").setLevel(logging.INFO if options.verbose else logging.WARNING)
     ingests = options.broker is not None and not options.no_ingest
@@ -58,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
         )
     broker = common.broker_options(options, "serve") if options.broker is not None else None
     function = Function(options.function) if options.function is not None else None
+    port_for_devices = common_fleet.port_for_devices(options)
     stop = common.Stop()
     stop.listen()
     with ExitStack() as stack:
@@ -78,8 +82,12 @@ def run(options: argparse.Namespace) -> int:
         hub = Hub(reader, store.dsn, now=wall_clock, rng=random.Random(), version=pages_version)  # noqa: S311
         objects = common.objects_of(options)
         app = create_app(reader, hub=hub, pages_version=pages_version, objects=objects, function=function)
-        ready = _Ready(options, address, store.dsn, ingests)
-        serve(app, hub, opened, on_ready=ready.say, stop=stop.event.is_set)
+        devices = None
+        if port_for_devices is not None:
+            devices = port_for_devices.open(store, app, stack)
+            port_for_devices.keep_broker(store, broker, stack, on_crash=stop.crashed)
+        ready = _Ready(options, address, store.dsn, ingests, port_for_devices)
+        serve(app, hub, opened, on_ready=ready.say, stop=stop.event.is_set, devices=devices)
         log.info("stopping")
     if stop.crash is not None:
         raise Broken("ingest-crashed", f"ingest ended by a fault: {stop.crash!r}", "the log above says where")
@@ -89,18 +97,30 @@ def run(options: argparse.Namespace) -> int:
 class _Ready:
     """Says where the page is, once it answers."""
 
-    def __init__(self, options: argparse.Namespace, address: Address, dsn: str, ingests: bool) -> None:
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        address: Address,
+        dsn: str,
+        ingests: bool,
+        devices: common_fleet.PortForDevices | None,
+    ) -> None:
         self._options = options
         self._address = address
         self._dsn = dsn
         self._ingests = ingests
+        self._devices = devices
 
     def say(self) -> None:
         """Print the address, for a person or for a program."""
         log.info("serving %s", self._address.url)
         log.info("%s", "taking in what devices send" if self._ingests else "taking nothing in: no --broker")
+        if self._devices is not None:
+            log.info("devices come in at %s, as %s", self._devices.url, self._devices.hosts)
         if self._options.json:
             told = {"url": self._address.url, "port": self._address.port, "dsn": self._dsn, "ingest": self._ingests}
+            if self._devices is not None:
+                told["device_url"] = self._devices.url
             print(json.dumps(told), flush=True)
         else:
             print(f"\n  Open {self._address.url} in a browser. Ctrl-C stops.\n", file=sys.stdout, flush=True)

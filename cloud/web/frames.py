@@ -22,6 +22,7 @@ from cloud.web.api import DeviceName, RunName, SeqNumber
 from cloud.web.frame_headers import described
 from cloud.web.jobs_intake import bounded, refuse_foreign_pages
 from cloud.web.parts import Shared
+from cloud.web.peers import only_as_itself
 from cloud.web.problems import ApiProblem
 from cloud.web.shapes import Shape
 from models import PictureError, picture_size
@@ -75,6 +76,7 @@ async def ask(
     seq: SeqNumber,
 ) -> Response:
     """Ask the function about a frame. 200 when its verdict is in the store: sent again, it is not called again."""
+    only_as_itself(request, device)
     began_s = time.monotonic()
     try:
         with gateway.counted():

@@ -1,6 +1,6 @@
 """The Jobs page, and the calls to submit a picture and to see what became of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated
 from uuid import UUID
@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from cloud.errors import Rejected
 from cloud.frame import About
+from cloud.function.exchange import FRAME
 from cloud.jobs.callback import Allowed
 from cloud.jobs.rows import Cursor, JobRow, Jobs, NoticeRow
 from cloud.web import jobs_shapes as shapes
@@ -20,6 +21,7 @@ from cloud.web.api import JPEG, PageSize
 from cloud.web.frame_headers import described
 from cloud.web.jobs_intake import MOST_PICTURE_BYTES, MOST_PIXELS, read_submission, refuse_foreign_pages
 from cloud.web.parts import Shared
+from cloud.web.peers import only_as_itself
 from cloud.web.shapes import Label, Model
 
 RETRY_AFTER_S = "1"
@@ -63,6 +65,7 @@ _GONE = problems.documented(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTIT
 
 page_router = APIRouter()
 router = APIRouter(tags=["jobs"])
+device_router = APIRouter()
 
 
 def _jobs(request: Request) -> Jobs:
@@ -119,6 +122,13 @@ async def submit(
     gets the answer as a verdict.
     """
     wishes = {"callback": callback, "email": email, "sender": sender, "name": name}
+    return await _submit(request, shared, store, allowed, wishes, idempotency_key)
+
+
+async def _submit(
+    request: Request, shared: Shared, store: Store, allowed: Allowed, wishes: Mapping[str, str | None],
+    idempotency_key: str | None,
+) -> Response:  # fmt: skip
     given = await read_submission(request, wishes, idempotency_key, allowed, shared.now())
     try:
         row, new = await run_in_threadpool(store.accept, given)
@@ -130,6 +140,19 @@ async def submit(
     if not over:
         headers["Retry-After"] = RETRY_AFTER_S
     return JSONResponse(job.model_dump(mode="json"), HTTPStatus.OK if over else HTTPStatus.ACCEPTED, headers)
+
+
+@device_router.post("/jobs", dependencies=[Depends(refuse_foreign_pages)])
+async def submit_as_device(
+    request: Request, shared: Shared, store: Store, idempotency_key: Annotated[str | None, Header()] = None
+) -> Response:
+    """Submit a frame of the device that asks, and nothing else: nobody is called or mailed for a device."""
+    frame_id = request.headers.get(FRAME, "")
+    only_as_itself(request, frame_id.partition("/")[0])
+    if not request.headers.get("content-type", "").startswith("image/"):
+        detail, hint = "a device sends a frame as the picture itself", "send it with Content-Type: image/jpeg"
+        raise problems.ApiProblem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "picture-content-type", detail, hint)
+    return await _submit(request, shared, store, request.app.state.allowed_callbacks, {}, idempotency_key)
 
 
 @router.get("/jobs", responses=problems.documented(HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY))

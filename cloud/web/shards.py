@@ -14,6 +14,7 @@ from cloud.shards.form import MOST_BYTES, BadShard, Declared
 from cloud.shards.intake import Intake, NotThere, Received
 from cloud.web import problems
 from cloud.web.jobs_intake import refuse_foreign_pages
+from cloud.web.peers import only_as_itself
 from cloud.web.shapes import Shape
 from wire.records import Digest, Name, Part
 
@@ -79,11 +80,12 @@ TakesShards = Annotated[Intake, Depends(_intake)]
     responses=problems.documented(HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY),
     dependencies=[Depends(refuse_foreign_pages)],
 )
-def announce(intake: TakesShards, declared: Declared) -> ShardState:
+def announce(request: Request, intake: TakesShards, declared: Declared) -> ShardState:
     """Announce a shard: it is there already, or may be sent to a signed address.
 
     Announcing the same file again changes nothing. The address takes only this file, and only for a while.
     """
+    only_as_itself(request, declared.device)
     try:
         state = intake.announce(declared)
     except CloudError as error:
@@ -104,13 +106,17 @@ def announce(intake: TakesShards, declared: Declared) -> ShardState:
     dependencies=[Depends(refuse_foreign_pages)],
 )
 def done(
-    intake: TakesShards, sha256: Annotated[Digest, Path(description="the file's digest, as announced")], by: Done
+    request: Request,
+    intake: TakesShards,
+    sha256: Annotated[Digest, Path(description="the file's digest, as announced")],
+    by: Done,
 ) -> Response:
     """Have a shard received that was sent: size, digest, columns and every row are looked at first.
 
     200 is the receipt: from then on the device may delete its pictures. 409 says that the file is not there, 422 that
     it is not what was announced.
     """
+    only_as_itself(request, by.device)
     try:
         intake.finish(sha256, by.device)
     except NotThere as error:
