@@ -23,6 +23,12 @@ from pydantic import (
 from agent.core.zones import Zone, read_zones
 from agent.errors import Rejected
 
+STATE_DIR = Path("/var/lib/shelfwire")
+IDENTITY = "identity"
+"""Folder in the state folder: who this device is since it was enrolled."""
+ENROLLED = "enrolled.toml"
+"""Configuration in that folder, below the user's own."""
+
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 _SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "kB": 1000, "KiB": 1 << 10, "MB": 10**6, "MiB": 1 << 20, "GB": 10**9, "GiB": 1 << 30}
@@ -71,7 +77,7 @@ class Device(Section):
 
     id: str = Field(pattern=NAME, description="name of this device in the fleet, as in its certificate")
     store: str = Field("", max_length=64, description="the shop this device stands in")
-    state_dir: AbsolutePath = Field(Path("/var/lib/shelfwire"), description="outbox and spool: survives a restart")
+    state_dir: AbsolutePath = Field(STATE_DIR, description="outbox and spool: survives a restart")
     runtime_dir: AbsolutePath = Field(Path("/run/shelfwire"), description="doorbell and last pictures: may vanish")
 
 
@@ -162,6 +168,11 @@ class Cloud(Section):
     key_file: AbsolutePath | None = Field(None, description="this device's private key")
     keepalive: Seconds = Field(30.0, description="a dead link is seen within twice this")
     receipt_timeout: Seconds = Field(30.0, description="send an envelope again when no receipt came")
+
+    @property
+    def own(self) -> tuple[Path, Path] | None:
+        """This device's certificate and its key; None without them."""
+        return None if self.cert_file is None or self.key_file is None else (self.cert_file, self.key_file)
 
     @model_validator(mode="after")
     def _check(self) -> "Cloud":
@@ -368,42 +379,113 @@ def _sentence(error: Any) -> str:
     return f"{where}: {text}" if where else text
 
 
-def parse(text: str, name: str = "configuration") -> Config:
-    """Read a configuration from TOML text.
+def parse(text: str, name: str = "configuration", below: typing.Mapping[str, Any] | None = None) -> Config:
+    """Read a configuration from TOML text, over what `below` says where the text says nothing.
 
     Raises `Rejected` (code ``config``), which lists every mistake, each with its place and its cure.
     """
+    said = _toml(text, name)
     try:
-        return Config.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise Rejected("config-syntax", f"{name}: {error}", "mend the line named; TOML text stands in quotes") from None
+        return Config.model_validate(_over(said, below or {}))
     except ValidationError as error:
         lines = [_sentence(e) for e in error.errors()]
         raise Rejected(
             "config",
             f"{name}:\n  " + "\n  ".join(lines),
-            "mend these lines; `shelfwire-agent config example` shows every key",
+            "mend these lines; `shelfwire-agent config example` shows every key"
+            + ("" if below else "; [device] id comes by itself with `shelfwire-agent enroll`" * _lacks_id(error)),
         ) from None
 
 
-def load(path: Path) -> Config:
-    """Read the configuration file at `path`. Raises `Rejected` with the place and the cure of every mistake."""
+def _lacks_id(error: ValidationError) -> bool:
+    return any(e["type"] == "missing" and e["loc"][0] == "device" for e in error.errors())
+
+
+def _toml(text: str, name: str) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise Rejected("config-syntax", f"{name}: {error}", "mend the line named; TOML text stands in quotes") from None
+
+
+def _over(said: typing.Mapping[str, Any], below: typing.Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one configuration over another, section by section and key by key."""
+    merged = dict(said)
+    for section, keys in below.items():
+        own = merged.setdefault(section, {})
+        if isinstance(own, dict):
+            merged[section] = {**keys, **own}
+    return merged
+
+
+def load(path: Path, state_dir: Path = STATE_DIR) -> Config:
+    """Read the configuration file at `path`, over what the device was told when it was enrolled.
+
+    An enrolled device works without a file, from `state_dir`. Raises `Rejected` with the place and the cure of every
+    mistake.
+    """
+    text = _read(path)
+    where = _state_dir(text or "", str(path), state_dir)
+    enrolled = _enrolled(where)
+    if text is None and enrolled is None:
         raise Rejected(
             "config-missing",
             f"there is no configuration at {path}",
             "write one with `shelfwire-agent config example > shelfwire.toml` and name it with --config",
-        ) from None
-    except PermissionError:
+        )
+    if enrolled is None:
+        return parse(text or "", str(path))
+    who = enrolled["device"]["id"]
+    config = parse(text or "", str(path), {**enrolled, "device": {**enrolled["device"], "state_dir": str(where)}})
+    if config.device.id != who and config.cloud.cert_file == where / IDENTITY / "device.crt":
         raise Rejected(
-            "config-unreadable",
-            f"this user may not read {path}",
-            "run this as the agent's user: sudo -u shelfwire shelfwire-agent ...",
-        ) from None
+            "config",
+            f'{path}: [device] id is "{config.device.id}", but this device is enrolled as "{who}"',
+            "leave id out, or have the operator make a code for that name and enrol the device anew",
+        )
+    return config
+
+
+def state_dir_of(path: Path) -> Path:
+    """Tell where a device keeps its files, from a configuration that may lack everything else, or not be there."""
+    return _state_dir(_read(path) or "", str(path), STATE_DIR)
+
+
+def own_id(path: Path) -> str | None:
+    """Tell which device a user's own configuration speaks of; None where it leaves that to the enrolment."""
+    device = _toml(_read(path) or "", str(path)).get("device", {})
+    said = device.get("id") if isinstance(device, dict) else None
+    return said if isinstance(said, str) else None
+
+
+def _state_dir(text: str, name: str, default: Path) -> Path:
+    device = _toml(text, name).get("device", {})
+    said = device.get("state_dir", default) if isinstance(device, dict) else default
+    return Path(said).expanduser() if isinstance(said, str | Path) else default
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
     except (OSError, UnicodeDecodeError) as error:
-        raise Rejected(
-            "config-unreadable", f"{path} cannot be read: {error}", "give it to this user and save it as UTF-8 text"
-        ) from None
-    return parse(text, str(path))
+        raise _unreadable(path, error) from None
+
+
+def _enrolled(state_dir: Path) -> dict[str, Any] | None:
+    """Read what the device was told when it was enrolled; None before that."""
+    path = state_dir / IDENTITY / ENROLLED
+    text = _read(path)
+    if text is None:
+        return None
+    said = _toml(text, str(path))
+    if not isinstance(said.get("device"), dict) or "id" not in said["device"]:
+        raise Rejected("config", f"{path}: there is no [device] id", "enrol the device anew: shelfwire-agent enroll")
+    return said
+
+
+def _unreadable(path: Path, error: Exception) -> Rejected:
+    return Rejected(
+        "config-unreadable", f"{path} cannot be read: {error}", "give it to this user and save it as UTF-8 text"
+    )

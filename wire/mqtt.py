@@ -26,6 +26,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from wire import tls
 from wire.errors import WireError
 
 log = logging.getLogger(__name__)
@@ -165,11 +166,14 @@ class Session:
         self._ended = threading.Event()
         self._up = threading.Event()
         self._refused: tuple[str, str, str] | None = None
+        self._greeted = False  # whether this connection's login was answered
+        self._tls_said = ""
         self._packet_bytes: int | None = None
         self._connection = 0
         self._window = IN_FLIGHT
         self._published = 0  # written by the owner's thread only
         self._answered = 0  # written by paho's thread only
+        self._tls = _make_tls(options) if options.tls else None
         self._client = self._make_client()
         self._keeper = threading.Thread(target=self._keep_up, name=f"mqtt-{options.client_id}", daemon=True)
 
@@ -263,13 +267,9 @@ class Session:
         client.connect_timeout = CONNECT_TIMEOUT_S
         if o.username is not None:
             client.username_pw_set(o.username, o.password)
-        if o.tls:
-            client.tls_set(
-                ca_certs=str(o.ca_file) if o.ca_file else None,
-                certfile=str(o.cert_file) if o.cert_file else None,
-                keyfile=str(o.key_file) if o.key_file else None,
-                tls_version=ssl.PROTOCOL_TLS_CLIENT,
-            )
+        if self._tls is not None:
+            client.tls_set_context(self._tls)
+            client.on_log = self._on_log
         client.max_inflight_messages_set(IN_FLIGHT)
         client.max_queued_messages_set(4 * IN_FLIGHT)
         client.on_connect = self._on_connect
@@ -297,6 +297,8 @@ class Session:
         o = self._options
         self._ended.clear()
         self._refused = None
+        self._greeted = False
+        self._tls_said = ""
         self._connection += 1
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.ReceiveMaximum = o.receive_maximum
@@ -304,6 +306,8 @@ class Session:
         if o.will is not None:
             self._set_will(o.will())
         try:
+            if self._tls is not None:
+                _load_files(self._tls, o)  # they may have been renewed
             self._client.connect(o.host, o.port, o.keepalive_s, clean_start=o.clean_start, properties=properties)
         except (OSError, ValueError) as error:
             return _why(error, o)
@@ -317,6 +321,8 @@ class Session:
         self._client.loop_stop()
         self._client.drop_out_messages()
         code, text, hint = self._refused or ("broker-lost", "the connection ended", "it will be tried again")
+        if code == "broker-lost" and self._tls is not None and not self._greeted:
+            return _why_no_greeting(self._tls_said, o)
         return Down(code, text, hint)
 
     def _set_will(self, will: Will) -> None:
@@ -329,7 +335,14 @@ class Session:
     # -- paho's thread: nothing here may raise ---------------------------------------------------------------
 
     @_guarded
+    def _on_log(self, _c: paho.Client, _u: Any, _level: int, said: str) -> None:
+        """Keep what TLS said last: with TLS 1.3 the broker's refusal comes after the handshake, and only here."""
+        if "SSL" in said or "EOF" in said:
+            self._tls_said = said
+
+    @_guarded
     def _on_connect(self, client: paho.Client, _u: Any, _f: Any, reason: ReasonCode, properties: Any) -> None:
+        self._greeted = True
         if reason.is_failure:
             name = str(reason)
             code, hint = _REFUSALS.get(name, ("broker-refused", "the broker's log says more"))
@@ -389,12 +402,46 @@ class Session:
         self._events.put(Acknowledged(mid, reason.value, str(reason)))
 
 
+def _make_tls(options: Options) -> ssl.SSLContext:
+    """Make what verifies the broker, and shows a certificate of one's own. Raises OSError and `ssl.SSLError`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if options.ca_file is None:
+        context.load_default_certs()
+    _load_files(context, options)
+    return context
+
+
+def _load_files(context: ssl.SSLContext, options: Options) -> None:
+    if options.ca_file is not None:
+        context.load_verify_locations(options.ca_file)
+    if options.cert_file is not None:
+        context.load_cert_chain(options.cert_file, options.key_file)
+
+
+def _why_no_greeting(said: str, options: Options) -> Down:
+    """Say why the broker hung up after TLS and before its greeting: mostly because of the certificate."""
+    where = f"{options.host}:{options.port}"
+    reason = tls.explain(said, options.cert_file)
+    if reason is not None:
+        return Down(reason.code or "broker-tls", f"{where}: {reason.text}", reason.hint)
+    if options.cert_file is None:
+        return Down("broker-tls", f"{where} hung up after TLS", "does it ask for a certificate? then enrol this device")
+    return Down(
+        "certificate-refused", f"{where} hung up when it saw this device's certificate: was it revoked?",
+        "see shelfwire-cloud fleet device show NAME; if it is revoked, enrol the device with a new code",
+    )  # fmt: skip
+
+
 def _why(error: Exception, options: Options) -> Down:
     """Name the reason why no connection came about, and its cure."""
     where = f"{options.host}:{options.port}"
     if isinstance(error, socket.gaierror):
         return Down("broker-dns", f"the name {options.host} is not known", "check the name and this network's DNS")
     if isinstance(error, ssl.SSLError):
+        reason = tls.explain(str(error), options.cert_file)
+        if reason is not None:
+            return Down(reason.code or "broker-tls", f"TLS with {where} failed: {reason.text}", reason.hint)
         text = getattr(error, "reason", None) or str(error)
         return Down("broker-tls", f"TLS with {where} failed: {text}", "check ca_file, the certificates and the clock")
     if options.tls and isinstance(error, ConnectionResetError):

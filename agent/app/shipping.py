@@ -40,7 +40,7 @@ class Shipping:
         self._shipper = Shipper(
             self._shards,
             files,
-            Uploads(config.cloud.api, config.cloud.ca_file, version("shelfwire")),
+            Uploads(config.cloud.api, config.cloud.ca_file, version("shelfwire"), own=config.cloud.own),
             clock,
             rng,
             window=config.batch.window,

@@ -99,7 +99,7 @@ class Sync:
         config = self._config
         http = None
         if config.frames_may_leave and config.cloud.api is not None:
-            http = Https(config.cloud.api, config.cloud.ca_file, version("shelfwire"))
+            http = Https(config.cloud.api, config.cloud.ca_file, version("shelfwire"), own=config.cloud.own)
         window = config.serverless.window
         pool = Threads({Lane.OFFLOAD: window, Lane.REVIEW: 1} if http is not None else {})
         rng = random.Random(f"{config.device.id}/{secrets.token_hex(4)}")  # noqa: S311 - spreads retries

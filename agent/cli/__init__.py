@@ -21,6 +21,7 @@ COMMANDS = {
     "status": "what this device is doing, on one screen",
     "doctor": "look at everything that can be wrong, within 10 seconds",
     "net": "walk the way to the cloud, hop by hop",
+    "enroll": "make this device a member of the fleet, by a one-time code",
     "config": "check, show or explain the configuration",
 }
 """Name and one line of help; the code is in the module of the same name."""

@@ -12,6 +12,9 @@ TRY_AGAIN = frozenset({408, 425, 429})
 NOT_ABOUT_THE_FRAME = frozenset({401, 403, 404, 405, 407})
 """Without a problem document these are a proxy's or another server's words: the address is wrong, not the frame."""
 
+ABOUT_THE_SENDER = ("certificate-", "foreign-device")
+"""Codes of an API that does not let this device in, or not under this name: its frames are good, and wait."""
+
 _CODE = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
 
 
@@ -59,6 +62,8 @@ def sort(reply: HttpReply, taken: frozenset[int], now_wall_ns: int) -> Taken | N
     text = str(document.get("detail") or document.get("title") or f"status {status}")[:200]
     if status in TRY_AGAIN or status >= 500:
         return NotNow(code, text, _retry_after_s(reply.headers.get("retry-after", ""), now_wall_ns))
+    if code.startswith(ABOUT_THE_SENDER):
+        return NotNow(code, text)
     problem = reply.headers.get("content-type", "").startswith("application/problem+json")
     if not 400 <= status < 500 or (status in NOT_ABOUT_THE_FRAME and not problem):
         return NotNow(code, f"{text}: this is not the cloud's API, or a proxy stands before it")

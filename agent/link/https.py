@@ -1,8 +1,10 @@
 """The cloud's API over HTTP: one connection per thread, a deadline on everything, answers bounded."""
 
+import contextlib
 import threading
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +15,7 @@ import urllib3
 
 from agent.core.reply import HttpReply
 from agent.errors import Retryable
+from wire import tls
 
 CONNECT_TIMEOUT_S = 5.0
 MOST_ANSWER_BYTES = 64 * 1024
@@ -22,11 +25,24 @@ PIECE_BYTES = 8 * 1024
 
 
 class Https:
-    """Sends requests to one API; see `agent.ports.Http`."""
+    """Sends requests to one API; see `agent.ports.Http`. `own` are this device's certificate and its key.
 
-    def __init__(self, api: str, ca_file: Path | None = None, agent: str = "") -> None:
+    With `verify` false anybody may answer: only for a first contact that proves the server in another way.
+    """
+
+    def __init__(
+        self,
+        api: str,
+        ca_file: Path | None = None,
+        agent: str = "",
+        *,
+        own: tuple[Path, Path] | None = None,
+        verify: bool = True,
+    ) -> None:
         self._api = api.rstrip("/")
-        self._verify: bool | str = str(ca_file) if ca_file is not None and urlsplit(api).scheme == "https" else True
+        encrypted = urlsplit(api).scheme == "https"
+        self._verify: bool | str = str(ca_file) if verify and ca_file is not None and encrypted else verify
+        self._own = own if encrypted else None
         self._agent = agent
         self._local = threading.local()
 
@@ -37,14 +53,16 @@ class Https:
         """
         until_s = time.monotonic() + CONNECT_TIMEOUT_S + timeout_s
         try:
-            reply = self._session().request(
-                method, self._api + path, headers=dict(headers), data=body, timeout=(CONNECT_TIMEOUT_S, timeout_s),
-                allow_redirects=False, stream=True, verify=self._verify,
-            )  # fmt: skip
+            with _quiet(unverified=self._verify is False):
+                reply = self._session().request(
+                    method, self._api + path, headers=dict(headers), data=body, timeout=(CONNECT_TIMEOUT_S, timeout_s),
+                    allow_redirects=False, stream=True, verify=self._verify,
+                    cert=(str(self._own[0]), str(self._own[1])) if self._own is not None else None,
+                )  # fmt: skip
             with reply:
                 answer = _bounded(reply, until_s)
                 return HttpReply(reply.status_code, {k.lower(): v for k, v in reply.headers.items()}, answer)
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             self._local.session = None
             raise self._why(error) from None
 
@@ -66,7 +84,10 @@ class Https:
     def _why(self, error: Exception) -> Retryable:
         where = f"the cloud's API at {self._api}"
         text = str(error)
-        if isinstance(error, requests.exceptions.SSLError):
+        if isinstance(error, requests.exceptions.SSLError) or "[SSL" in text:
+            reason = tls.explain(text, self._own[0] if self._own is not None else None)
+            if reason is not None:
+                return Retryable(reason.code or "api-tls", f"TLS with {where} failed: {reason.text}", reason.hint)
             return Retryable("api-tls", f"TLS with {where} failed: {text[:160]}",
                              "check [cloud] ca_file, the API's certificate and this device's clock")  # fmt: skip
         if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
@@ -78,6 +99,17 @@ class Https:
                 "api-refused", f"nothing listens for {where}", "start shelfwire-cloud serve, or correct api"
             )
         return Retryable("api-cut", f"the connection to {where} was cut", "it will be tried again")
+
+
+@contextlib.contextmanager
+def _quiet(*, unverified: bool) -> Iterator[None]:
+    """Leave out the library's warning where somebody else proves the server. Not for a process with many threads."""
+    if not unverified:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
+        yield
 
 
 def _bounded(reply: requests.Response, until_s: float) -> bytes:

@@ -29,10 +29,13 @@ MOST_ANSWER_BYTES = 64 * 1024
 class Uploads:
     """The cloud's API as the shipper needs it; see `agent.ports.ShardApi`. For one thread."""
 
-    def __init__(self, api: str, ca_file: Path | None = None, agent: str = "") -> None:
+    def __init__(
+        self, api: str, ca_file: Path | None = None, agent: str = "", *, own: tuple[Path, Path] | None = None
+    ) -> None:
         self._api = urlsplit(api)
-        self._http = Https(api, ca_file, agent)
+        self._http = Https(api, ca_file, agent, own=own)
         self._ca_file = ca_file
+        self._own = own if self._api.scheme == "https" else None
 
     def announce(self, document: Mapping[str, object]) -> HttpReply:
         """Say what there is. Raises `Retryable` as `Https.send` does."""
@@ -58,11 +61,14 @@ class Uploads:
         if parts.scheme not in ("http", "https") or not parts.hostname or weaker:
             raise Retryable("upload-url", f"the cloud names an address that is not safe: {target[:80]}",
                             "mend the cloud's --objects address")  # fmt: skip
-        ours = parts.netloc == self._api.netloc and self._ca_file is not None
+        at_home = parts.netloc == self._api.netloc
+        ours = at_home and self._ca_file is not None
         session = requests.Session()
         session.trust_env = False  # no logins of this machine; its proxies alone
         session.proxies.update(requests.utils.get_environ_proxies(target))
         session.verify = str(self._ca_file) if ours else True
+        if at_home and self._own is not None:
+            session.cert = (str(self._own[0]), str(self._own[1]))  # for nobody else's eyes
         no_retries = requests.adapters.HTTPAdapter(max_retries=0)
         session.mount("https://", no_retries)
         session.mount("http://", no_retries)

@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--night", action="store_true", help="close the day now and have the batch score it: after "
                         f"{NIGHT_AFTER_S:.0f} s, or at the end with --seconds")  # fmt: skip
+    parser.add_argument("--tls", action="store_true", help="TLS everywhere, and a device that is enrolled by a code")
     parser.add_argument("--port", type=int, metavar="PORT", help="port of the page (8000, or a free one)")
     parser.add_argument("--seconds", type=float, metavar="S", help="end after this time, and count")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep everything in this folder and go on there")
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     stop.listen()
     folder = options.keep or Path(tempfile.mkdtemp(prefix="shelfwire-demo-"))
     sights = Sights(options.frames, tuple(options.camera), options.rate, options.overload)
-    demo = Demo(Options(folder, options.port, sights))
+    demo = Demo(Options(folder, options.port, sights, options.tls))
     counted = None
     try:
         demo.start(_say)

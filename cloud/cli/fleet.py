@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     config = parts.add_parser("broker-config", help="write the files of a mosquitto with TLS for devices")
     config.add_argument("folder", type=Path, metavar="DIR", help="folder for the broker's files")
     config.add_argument("--host", action="append", required=True, metavar="NAME",
-                        help="name or address by which devices reach the broker (several times if need be)")  # fmt: skip
+                        help="name or address of the broker for devices (give all)")  # fmt: skip
     config.add_argument("--port", type=int, default=TLS_PORT, help="TLS port for devices (%(default)s)")
     config.add_argument("--cloud-port", type=int, default=1883, help="port for the cloud, on loopback (%(default)s)")
     config.add_argument("--listen", default="0.0.0.0", metavar="ADDRESS",  # noqa: S104 - it asks for certificates

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 DEVICE = "demo-device"
+STORE = "demo store"
 SHELVES = (("fruit-1", 3), ("fruit-2", 11), ("vegetables-1", 23), ("vegetables-2", 42))
 """The four synthetic cameras: name and seed."""
 
@@ -63,26 +64,35 @@ def _camera(name: str, url: str, rate_fps: float, **more: object) -> Camera:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the device finds its folder, the broker and the cloud."""
+    """Where the device finds its folder, the broker and the cloud. `enrolled`: it knows the latter already."""
 
     folder: Path
     broker_port: int
     password_file: Path
     api: str
+    enrolled: bool = False
+
+    def device(self) -> dict[str, Any]:
+        """The section of the device itself."""
+        own = {} if self.enrolled else {"id": DEVICE, "store": STORE}
+        return {**own, "state_dir": str(self.folder / "device"), "runtime_dir": str(self.folder / "run")}
+
+    def cloud(self) -> dict[str, Any]:
+        """The section of the way to the cloud."""
+        if self.enrolled:
+            return {"receipt_timeout": "10 s"}
+        return {
+            "broker": f"mqtt://127.0.0.1:{self.broker_port}", "username": DEVICE,
+            "password_file": str(self.password_file), "receipt_timeout": "10 s", "api": self.api,
+        }  # fmt: skip
 
 
 def configuration(sights: Sights, places: Places) -> str:
     """Write the device's configuration."""
     pictures = sights.frames is not None
     sections: list[tuple[str, Mapping[str, Any]]] = [
-        ("[device]", {
-            "id": DEVICE, "store": "demo store",
-            "state_dir": str(places.folder / "device"), "runtime_dir": str(places.folder / "run"),
-        }),
-        ("[cloud]", {
-            "broker": f"mqtt://127.0.0.1:{places.broker_port}", "username": DEVICE,
-            "password_file": str(places.password_file), "receipt_timeout": "10 s", "api": places.api,
-        }),
+        ("[device]", places.device()),
+        ("[cloud]", places.cloud()),
         *[("[[camera]]", {"name": name, "url": url, **more}) for name, url, more in sights.sources()],
         ("[decide]", {"confirm_frames": 1 if pictures else 3}),
         ("[privacy]", {"pictures": "frames", "thumbnail_interval": "500 ms"}),

@@ -12,16 +12,19 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import requests
 
 from cloud.broker import CLOUD, Broker
+from cloud.cli.common_fleet import authority_of
 from cloud.demo import capacity, counts
 from cloud.demo.child import LOOK_EVERY_S, Child, children_of, rss_bytes
-from cloud.demo.device import DEVICE, Places, Sights, configuration
+from cloud.demo.device import DEVICE, STORE, Places, Sights, configuration
 from cloud.errors import Broken, Rejected
+from cloud.fleet.broker_config import tls_of
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +36,8 @@ ANSWERS_S = 60.0
 """How long the last late answers may take to come back once all else is done."""
 USUAL_PORT = 8000
 FUNCTION_WORKERS = 2
+HOSTS = ("127.0.0.1", "localhost")
+"""Names of the demo's servers in their certificates."""
 CANNOT_START = (2, 4)
 """Exit codes of the device that a person must act on: wrong input, broken installation."""
 
@@ -44,6 +49,8 @@ class Options:
     folder: Path
     port: int | None = None
     sights: Sights = field(default_factory=Sights)
+    tls: bool = False
+    """Broker and API with TLS, and a device that is enrolled by a code, as in a shop."""
 
 
 class Demo:
@@ -54,9 +61,10 @@ class Demo:
         self._folder = options.folder
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._config = self._folder / "device.toml"
-        self.broker = Broker(self._folder / "broker", [DEVICE])
+        self.broker = self._make_broker()
         self._port = options.port if options.port is not None else usual_or_free_port()
         self._function_port = free_port()
+        self._device_port = free_port()
         self._cloud: list[Child] = []
         self._device: Child | None = None
         self._peak_rss_bytes = 0
@@ -66,6 +74,13 @@ class Demo:
         """Where the page is."""
         return f"http://127.0.0.1:{self._port}/"
 
+    def _make_broker(self) -> Broker:
+        folder = self._folder / "broker"
+        if not self._options.tls:
+            return Broker(folder, [DEVICE])
+        authority = authority_of(self._folder / "cloud")
+        return Broker(folder, tls=tls_of(authority, HOSTS, (), datetime.now(UTC)))
+
     # -- start ---------------------------------------------------------------------------------------------------
 
     def start(self, say: Callable[[str], None]) -> None:
@@ -74,6 +89,8 @@ class Demo:
         self.broker.start()
         say("starting the cloud: PostgreSQL, ingest, web, function host, worker")
         self._start_cloud()
+        if self._options.tls:
+            self._enrol(say)
         say("starting the device: vision and sync")
         self._device = self._make_device(say)
         self._device.start()
@@ -89,7 +106,7 @@ class Demo:
             "cloud", "cloud", "serve", "--port", str(self._port), "--data", str(self._folder / "cloud"),
             "--broker", f"mqtt://{CLOUD}@127.0.0.1:{self.broker.options(CLOUD).port}",
             "--password-file", str(self.broker.password_file(CLOUD)),
-            "--function", f"http://127.0.0.1:{self._function_port}/",
+            "--function", f"http://127.0.0.1:{self._function_port}/", *self._for_devices(),
         )  # fmt: skip
         # It uses the PostgreSQL that the cloud has started.
         worker = self._child("worker", "cloud", "worker", "--data", str(self._folder / "cloud"))
@@ -98,6 +115,30 @@ class Demo:
         serve.start()
         self._wait_for_page(serve)
         worker.start()
+
+    def _for_devices(self) -> list[str]:
+        """What `serve` is told of the port for devices."""
+        if not self._options.tls:
+            return []
+        hosts = [word for host in HOSTS for word in ("--device-host", host)]
+        return [
+            "--device-port", str(self._device_port), "--device-listen", "127.0.0.1", *hosts,
+            "--device-broker", f"mqtts://127.0.0.1:{self.broker.port}", "--broker-folder", str(self._folder / "broker"),
+        ]  # fmt: skip
+
+    def _enrol(self, say: Callable[[str], None]) -> None:
+        """Enrol the device as a technician does: a code from the cloud, typed on the device."""
+        self._write_configuration(self._options.sights)
+        if (self._folder / "device" / "identity" / "enrolled.toml").exists():
+            return  # the demo goes on in a folder of before
+        say("enrolling the device by a one-time code")
+        words = ("fleet", "device", "add", DEVICE, "--store", STORE, "--replace")
+        given = self._run_json("cloud", *words, "--data", str(self._folder / "cloud"), "--json", timeout_s=START_S)
+        told = self._agent("enroll", given["url"], "--code", given["code"], "--no-restart", timeout_s=START_S)
+        for step in told["steps"]:
+            say(f"  {step['step']:<12} {step['text']}")
+        if not told["heard"]:
+            raise Broken("demo-enrol", "the enrolled device does not reach its cloud", f"see {self._folder}/*.log")
 
     def _child(self, name: str, package: str, *words: str) -> Child:
         command = [sys.executable, "-m", f"{package}.cli", *words]
@@ -113,13 +154,15 @@ class Demo:
             fps = capacity.of_core(core)
             say(f"one core answers {fps:.0f} frames/s; the cameras give {sights.overload:g} times as many")
             sights = sights.with_capacity(fps)
-        places = Places(
-            self._folder, self.broker.port, self.broker.password_file(DEVICE), f"http://127.0.0.1:{self._port}"
-        )
-        self._config.write_text(configuration(sights, places), encoding="utf-8")
+        self._write_configuration(sights)
         device = self._child("device", "agent", "run", "--config", str(self._config), "--drain", str(int(DRAIN_S)))
         device.cores = cores
         return device
+
+    def _write_configuration(self, sights: Sights) -> None:
+        password_file, api = self.broker.password_file(DEVICE), f"http://127.0.0.1:{self._port}"
+        places = Places(self._folder, self.broker.port, password_file, api, self._options.tls)
+        self._config.write_text(configuration(sights, places), encoding="utf-8")
 
     def _wait_for_page(self, serve: Child) -> None:
         deadline_s = time.monotonic() + START_S

@@ -147,12 +147,14 @@ async def submit_as_device(
     request: Request, shared: Shared, store: Store, idempotency_key: Annotated[str | None, Header()] = None
 ) -> Response:
     """Submit a frame of the device that asks, and nothing else: nobody is called or mailed for a device."""
-    frame_id = request.headers.get(FRAME, "")
-    only_as_itself(request, frame_id.partition("/")[0])
+    device = request.headers.get(FRAME, "").partition("/")[0]
+    only_as_itself(request, device)
     if not request.headers.get("content-type", "").startswith("image/"):
         detail, hint = "a device sends a frame as the picture itself", "send it with Content-Type: image/jpeg"
         raise problems.ApiProblem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "picture-content-type", detail, hint)
-    return await _submit(request, shared, store, request.app.state.allowed_callbacks, {}, idempotency_key)
+    return await _submit(
+        request, shared, store, request.app.state.allowed_callbacks, {"sender": device}, idempotency_key
+    )
 
 
 @router.get("/jobs", responses=problems.documented(HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY))
