@@ -9,7 +9,7 @@ import json
 import os
 import pwd
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,7 +22,8 @@ from wire import enrolment
 KEY, CERTIFICATE, CA = "device.key", "device.crt", "ca.crt"
 PENDING, FOLDERS = "identity.pending", "identity.d"
 USER = "shelfwire"
-"""The agent's user on an installed device."""
+"""The agent's user on an installed device, and its group: technicians may look, but for the key."""
+GROUP_ENTERS, GROUP_READS = 0o750, 0o640
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,21 +110,25 @@ def pending_request(state_dir: Path, code_id: str) -> Request:
     return request
 
 
-def install(state_dir: Path, told: enrolment.Identity, key: bytes) -> Path:
+def install(
+    state_dir: Path, told: enrolment.Identity, key: bytes, prove: Callable[[Path], object] = lambda _: None
+) -> Path:
     """Make what the cloud has answered this device's identity, in one step; gives its folder.
 
-    Until that step the former identity is in force, and afterwards nothing of it is left. Raises `Rejected`
-    (``bad-certificate``) for an answer that does not fit the key or names nobody to trust, and `Broken`
-    (``identity-folder``).
+    Until that step the former identity is in force, and afterwards nothing of it is left. `prove` is shown the new
+    files before; what it raises leaves the former one. Raises `Rejected` (``bad-certificate``) for an answer that does
+    not fit the key or names nobody to trust, and `Broken` (``identity-folder``).
     """
     serial = _check(told, key)
     folder = state_dir / FOLDERS / serial
     with _writing(state_dir):
         make_folder(state_dir)
         (state_dir / FOLDERS).mkdir(mode=0o700, exist_ok=True)
+        (state_dir / FOLDERS).chmod(GROUP_ENTERS)
         shutil.rmtree(folder, ignore_errors=True)
         try:
             _fill(folder, told, key, state_dir / IDENTITY)
+            prove(folder)
             _swap(state_dir, folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -134,10 +139,11 @@ def install(state_dir: Path, told: enrolment.Identity, key: bytes) -> Path:
 
 def _fill(folder: Path, told: enrolment.Identity, key: bytes, seen_as: Path) -> None:
     folder.mkdir(mode=0o700)
+    folder.chmod(GROUP_ENTERS)
     _write(folder / KEY, key, 0o600)
-    _write(folder / CERTIFICATE, told.certificate.encode("ascii"), 0o644)
-    _write(folder / CA, told.trust.encode("ascii"), 0o644)
-    _write(folder / ENROLLED, _enrolled(told, seen_as).encode("utf-8"), 0o644)
+    _write(folder / CERTIFICATE, told.certificate.encode("ascii"), GROUP_READS)
+    _write(folder / CA, told.trust.encode("ascii"), GROUP_READS)
+    _write(folder / ENROLLED, _enrolled(told, seen_as).encode("utf-8"), GROUP_READS)
     _flush(folder)
     _flush(folder.parent)
 
@@ -238,6 +244,7 @@ def _write(path: Path, content: bytes, mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
+        os.fchmod(file.fileno(), mode)  # whatever the umask of who enrols
         file.flush()
         os.fsync(file.fileno())
 

@@ -426,7 +426,9 @@ def _why_no_greeting(said: str, options: Options) -> Down:
     if reason is not None:
         return Down(reason.code or "broker-tls", f"{where}: {reason.text}", reason.hint)
     if options.cert_file is None:
-        return Down("broker-tls", f"{where} hung up after TLS", "does it ask for a certificate? then enrol this device")
+        return Down(
+            "certificate-missing", f"{where} hung up after TLS: it lets nobody in without a certificate", tls.ENROL
+        )
     return Down(
         "certificate-refused", f"{where} hung up when it saw this device's certificate: was it revoked?",
         "see shelfwire-cloud fleet device show NAME; if it is revoked, enrol the device with a new code",

@@ -11,6 +11,7 @@ from typing import Any
 
 from agent.app import Stop
 from agent.app.lives import Lives
+from agent.app.renewal import Renewal
 from agent.app.shipping import Shipping
 from agent.carrier import Carrier, Threads
 from agent.config import Config
@@ -92,6 +93,7 @@ class Sync:
         except BaseException:
             self._sender.close()
             raise
+        self._renewal = self._make_renewal()
         self._noted_link: dict[str, object] = {}
         self._busy = False
 
@@ -107,6 +109,12 @@ class Sync:
             config.device.id, self._boot, self._frames, self._spool, http, pool, self._clock, rng, window=window
         )
 
+    def _make_renewal(self) -> Renewal | None:
+        if not Renewal.is_for(self._config):
+            return None
+        rng = random.Random(f"{self._config.device.id}/{secrets.token_hex(4)}")  # noqa: S311 - spreads retries
+        return Renewal(self._config, self._clock, rng, on_renewed=self._link.drop, on_crash=self._stop.crash)
+
     def _ring(self) -> None:
         self._link.nudge("doorbell")
         self._carrier.ring()
@@ -117,6 +125,8 @@ class Sync:
         self._carrying.start()
         if self._shipping is not None:
             self._shipping.start()
+        if self._renewal is not None:
+            self._renewal.start()
         self._doorbell.start()
         again = False
         while not again and not self._stop.event.is_set():
@@ -195,6 +205,7 @@ class Sync:
             "code": down.code if down else "",
             "message": down.text if down else "",
             "hint": down.hint if down else "",
+            "renewal": self._renewal.trouble if self._renewal is not None else "",
         }
         if link != self._noted_link:
             self._sender.set_fact("sync", json.dumps({**link, "at": moment(self._clock.now().wall_ns)}))
@@ -202,6 +213,8 @@ class Sync:
 
     def _shut_down(self, reason: str) -> None:
         """Take the receipts that are on their way, say goodbye, leave."""
+        if self._renewal is not None:
+            self._renewal.stop()
         if self._shipping is not None:
             self._shipping.stop()
         try:
@@ -255,6 +268,8 @@ class Sync:
             frames_refused=self._sender.dead_frames(),
             night=self._shipping.backlog if self._shipping is not None else None,
             wall_ns=self._clock.now().wall_ns,
+            certificate_left_s=self._renewal.left_s() if self._renewal is not None else None,
+            renewal=self._renewal.trouble if self._renewal is not None else "",
         )
         model = report.get("model")
         return Status(

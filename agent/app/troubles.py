@@ -3,9 +3,13 @@
 import os
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
+from agent import identity
+from agent.app.renewal import Renewal
 from agent.config import Config
 from agent.core import health, tallies
+from agent.errors import Broken
 from agent.store.inspect import Snapshot
 from wire.records import HealthWarning
 
@@ -47,9 +51,22 @@ def problems(config: Config, snapshot: Snapshot, outside: Outside) -> tuple[Heal
         night=snapshot.night if config.frames_may_leave else None,
         wall_ns=time.time_ns(),
         vision_silent_s=outside.vision_silent_s,
+        certificate_left_s=_certificate_left_s(config),
+        renewal=snapshot.sync.get("renewal", ""),
     )
     found = health.warnings(facts)
     if not config.cloud.broker:
         return found
     alone = health.alone(snapshot.sync, sync_runs=snapshot.sync_runs)
     return (*(w for w in found if w.severity == "failure"), *alone, *(w for w in found if w.severity != "failure"))
+
+
+def _certificate_left_s(config: Config) -> float | None:
+    """Look how long this device's certificate counts yet; None where it has none, or nobody may read it."""
+    if not Renewal.is_for(config):
+        return None
+    try:
+        own = identity.read(config.device.state_dir)
+    except Broken:
+        return None
+    return None if own is None else own.left(datetime.now(UTC)).total_seconds()

@@ -13,6 +13,9 @@ REPORT_TIMEOUT_S = 10.0
 SPOOL_FULL_BYTES = 1 << 20
 """With less room than for some pictures the spool is called full."""
 
+CERTIFICATE_SOON_S = 20 * 86_400.0
+"""Renewal begins 30 days before the end; with less than this left it has failed for days."""
+
 ClockTrust = Literal["synced", "unsure"]
 
 
@@ -36,6 +39,10 @@ class Facts:
     night: Backlog | None = None
     """What waits for the night; None when nothing of it may leave."""
     wall_ns: int = 0
+    certificate_left_s: float | None = None
+    """How long this device's certificate counts yet; None where it has none."""
+    renewal: str = ""
+    """Why the last try to renew it failed; empty when it did not."""
     vision_silent_s: float | None = None
     """Seconds since the last report of a vision process that is there; None when that is not long, or not known."""
 
@@ -87,6 +94,8 @@ def warnings(facts: Facts) -> tuple[HealthWarning, ...]:
                 cure="free disk space; frames are dropped and counted until then",
             )
         )
+    if facts.certificate_left_s is not None:
+        found += _certificate(facts.certificate_left_s, facts.renewal)
     if facts.function_down:
         found.append(
             HealthWarning(
@@ -145,6 +154,34 @@ def warnings(facts: Facts) -> tuple[HealthWarning, ...]:
             )
         )
     return tuple(found)
+
+
+def _certificate(left_s: float, renewal: str) -> list[HealthWarning]:
+    why = renewal or "it was off, or without a network, when it should have been renewed"
+    new_code = (
+        "a new code from the operator (shelfwire-cloud fleet device add NAME --replace), then shelfwire-agent enroll"
+    )
+    if left_s <= 0:
+        return [
+            HealthWarning(
+                code="certificate-expired",
+                severity="failure",
+                text=f"nothing is sent, everything is kept: this device's certificate has ended ({why})"[:256],
+                cure=f"see that the clock is right; then {new_code}"[:256],
+            )
+        ]
+    if left_s < CERTIFICATE_SOON_S:
+        return [
+            HealthWarning(
+                code="certificate-ends-soon",
+                severity="warning",
+                text=f"this device's certificate ends in {left_s / 86_400:.0f} days and could not be renewed: {why}"[
+                    :256
+                ],
+                cure=f"let the device reach [cloud] api; it tries by itself. After the end: {new_code}"[:256],
+            )
+        ]
+    return []
 
 
 def _night(night: Backlog, wall_ns: int) -> list[HealthWarning]:

@@ -5,6 +5,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -98,6 +99,10 @@ class Https:
             return Retryable(
                 "api-refused", f"nothing listens for {where}", "start shelfwire-cloud serve, or correct api"
             )
+        # With TLS 1.3 a certificate is refused after the handshake, and the reason may be lost with the connection.
+        own = tls.trouble_with(self._own[0], datetime.now(UTC)) if self._own is not None else None
+        if own is not None:
+            return Retryable(own.code, f"{where} hung up: {own.text}", own.hint)
         return Retryable("api-cut", f"the connection to {where} was cut", "it will be tried again")
 
 
