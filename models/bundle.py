@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal, Never, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from models.errors import BundleError
-from models.prepare import Input
+from models.inputs import Input
 
 MANIFEST: Final = "bundle.json"
 FORMAT: Final = "shelfwire-bundle/1"
