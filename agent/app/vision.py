@@ -21,13 +21,14 @@ from agent.camera.health import CameraState
 from agent.camera.last import LastPictures
 from agent.camera.mailboxes import Mailboxes
 from agent.camera.reader import CameraReader, stop_all
+from agent.camera.showing import Showing
 from agent.camera.sources import open_source
 from agent.camera.watch import Watch, Watched
 from agent.config import Camera, Config, nearest
 from agent.core import review, watching
 from agent.core.alerting import Rule
 from agent.core.budget import Budget
-from agent.core.decide import UNKNOWN
+from agent.core.decide import UNKNOWN, Conclusion
 from agent.core.placement import NOT_ALLOWED
 from agent.core.pulse import Pulse, vision_sentence
 from agent.core.records import moment
@@ -45,7 +46,7 @@ from agent.store.facts import FactReader
 from agent.store.recorder import Recorder
 from agent.store.writer import Limits, Writer
 from agent.ways import Terms, Ways
-from models import Bundle, BundleError, Classifier, resolve
+from models import Answer, Bundle, BundleError, Classifier, resolve
 
 import cv2  # isort: skip - after models, which sets the decoder's limits
 
@@ -176,6 +177,7 @@ class Vision:
             config.privacy.thumbnail_interval,
             allowed=config.privacy.pictures != "none",
         )
+        self._showing = Showing(config.device.runtime_dir, config.camera, self._clock)
         model = self._classifier.model
         self._model = {
             "name": model.name, "version": model.version, "release": model.release, "digest": model.digest,
@@ -202,7 +204,7 @@ class Vision:
             states,
             self._metrics.answered,
             self._offload,
-            self._local.looking.saw if self._local else None,
+            self._witness,
             self._watch.blind,
         )
         self._readers = [self._reader(camera) for camera in config.camera]
@@ -272,6 +274,7 @@ class Vision:
         self._recorder.start()
         self._pictures.start()
         self._watch.start()
+        self._showing.start()
         if self._offload is not None:
             self._spiller.start()
         for thread in self._workers:
@@ -294,6 +297,12 @@ class Vision:
             self._lives.notifier.stopping()
         self._shut_down()
         return again
+
+    def _witness(self, frame: Frame, answer: Answer, conclusion: Conclusion, total_ms: float) -> None:
+        """Let whoever looks on this device see an answered frame: `snap` and `aim`, and the local page."""
+        self._showing.saw(frame, answer, conclusion, total_ms)
+        if self._local is not None:
+            self._local.looking.saw(frame, answer, conclusion, total_ms)
 
     def _thread(self, name: str, body: Callable[[], None]) -> threading.Thread:
         """Make a thread whose end by a bug ends the process."""
@@ -360,6 +369,7 @@ class Vision:
             thread.join(max(0.0, until_s - time.monotonic()))
         self._pipeline.close(STOP_SPILL_S)
         self._pictures.stop()
+        self._showing.stop()
         self._report(stopped=True)
         if not self._recorder.stop(STOP_STORE_S):
             log.error("the last records could not be stored")

@@ -16,6 +16,8 @@ COMMANDS = {
     "nightly": "seal the day's pictures into files for the cloud",
     "submit": "give pictures to the cloud for an answer",
     "classify": "classify pictures, once",
+    "snap": "take a picture of a camera, with what is known of it",
+    "aim": "focus and exposure of a camera, live",
     "outbox": "look into the outbox: list, show, retry, bury, export, check",
     "support-bundle": "one file for support, without secrets",
     "status": "what this device is doing, on one screen",
