@@ -125,7 +125,7 @@ def take(config: Config, camera: Camera, config_path: Path) -> Snap:
 
 def _judged(camera: Camera, seen: Sighting, age_s: float, reference: Path) -> Snap:
     from agent.camera.sight import compare
-    from agent.checks.picture import judge
+    from agent.probe.picture import judge
     from models import PictureError, decode_picture
 
     picture = decode_picture(seen.jpeg)
