@@ -77,10 +77,13 @@ def _of_vision(request: Request) -> Iterator[Sighting]:
     clock, nobody = SystemClock(), threading.Event()
     last = clock.now().boot_ns
     asked_s = 0.0
+    seen: Sighting | None = None
     patience = time.monotonic() + PATIENCE_S
     try:
         while True:
             if time.monotonic() - asked_s >= ASK_EVERY_S:
+                if asked_s and seen is None and _is_ill(request):
+                    raise _why_not(request)
                 asked_s = time.monotonic()
                 _ask(runtime_dir, name, request.wanted)
             seen = showing.read(runtime_dir, name)
@@ -104,6 +107,11 @@ def _ask(runtime_dir: Path, name: str, wanted: Wish) -> None:
     except OSError as error:
         text = f"vision cannot be asked for pictures in {runtime_dir}: {error.strerror}"
         raise Broken("view-folder", text, "free disk space there, or start vision again") from None
+
+
+def _is_ill(request: Request) -> bool:
+    """Whether vision says by now that the camera gives no pictures."""
+    return (_report(request) or {}).get("phase") in ("failed", "stalled")
 
 
 def _why_not(request: Request) -> ShelfwireError:

@@ -61,9 +61,6 @@ def test_snap_and_aim_with_vision_and_without(tmp_path: Path) -> None:
         assert len(lines) >= 3
         assert len({json.loads(line)["frame"] for line in lines}) == len(lines)
         assert json.loads(lines[-1])["best"] > 0
-        plain = box.once("aim", "m", "--seconds", "1").stdout
-        assert "focus" in plain
-        assert "snap m --commission" in plain
         failing = box.once("snap", "gone")
         assert (failing.returncode, "[camera-refused]" in failing.stderr) == (3, True), failing.stderr
         assert "tomato77" not in failing.stderr
@@ -127,3 +124,6 @@ def test_a_screen_on_a_terminal_is_drawn_over(tmp_path: Path) -> None:
     drawn = [line.replace("\x1b[K", "") for line in answer.stdout.split("\x1b[H")[1].splitlines()]
     assert max(len(line) for line in drawn) <= 40
     assert any(line.startswith("FOCUS") for line in drawn)
+    assert "snap cam-0 --commission" in answer.stdout
+    line = box.once("aim", "cam-0", "--seconds", "0.5").stdout.splitlines()[0]
+    assert line.startswith("cam-0  focus ")
