@@ -92,7 +92,7 @@ class Page:
         try:
             cookie = self._guard.log_in(request, given)
         except Refusal as refusal:
-            page = login_page(f"{_sentence(str(refusal))}. {_sentence(refusal.hint)}.")
+            page = login_page(f"{_sentence(str(refusal))}.")  # where it stands is said below
             return Reply(refusal.status, page.body, HTML, refusal.headers)
         return Reply(303, headers={"Location": "/", "Set-Cookie": cookie})
 

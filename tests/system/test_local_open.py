@@ -1,12 +1,14 @@
 """The device's page beyond its own machine: refused without password and TLS, and what it takes with both."""
 
+import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 import requests
-from local_device import camera, command, wait_until_ready, write_config
+from local_device import camera, command, running, wait_until_ready, write_config
 
 CAMERA = camera("cam-1", "synthetic:1?width=320&height=180")
 PEM = Path(__file__).parent.parent / "contract" / "camera_tls.pem"
@@ -67,3 +69,26 @@ def test_with_both_one_logs_in_over_tls(tmp_path: Path) -> None:
         process.terminate()
         process.wait(30)
     assert process.returncode == 0
+
+
+def test_a_reload_takes_up_the_socket_that_was_handed_in_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))  # a reload needs a service manager
+        with running(tmp_path / "device", CAMERA) as device:
+            config = tmp_path / "device" / "device.toml"
+            config.write_text(config.read_text().replace("till-3", "till-4"))
+            device.process.send_signal(signal.SIGHUP)
+            until_s = time.monotonic() + 30
+            while name_of(device.url) != "till-4":
+                assert time.monotonic() < until_s
+                time.sleep(0.05)
+            assert requests.get(f"{device.url}/v2/models/produce/ready", timeout=10).ok
+
+
+def name_of(url: str) -> str:
+    """The device's name; whoever comes while it reloads waits for the answer, or is cut off and comes again."""
+    try:
+        return str(requests.get(f"{url}/local/state", timeout=30).json()["device"])
+    except requests.ConnectionError:
+        return ""
