@@ -15,9 +15,9 @@ CODES = {
     "camera-dns": "CAM-1", "camera-timeout": "CAM-1", "camera-refused": "CAM-1", "camera-unreachable": "CAM-1",
     "camera-not-found": "CAM-1", "camera-auth": "CAM-2", "camera-password-file": "CAM-2", "camera-codec": "CAM-3",
     "camera-address": "CAM-3", "camera-busy": "CAM-4", "camera-permission": "CAM-4", "camera-stalled": "CAM-5",
-    "camera-lost": "CAM-5", "camera-frozen": "CAM-6", "camera-black": "CAM-7", "camera-covered": "CAM-8",
-    "camera-blurred": "CAM-9", "camera-moved": "CAM-10", "camera-exposure": "CAM-11", "camera-blinded": "CAM-11",
-    "camera-hung": "CAM-13", "camera-tls": "CAM-14", "camera-slow": "CAM-15",
+    "camera-lost": "CAM-5", "camera-frozen": "CAM-6", "camera-repeats": "CAM-17", "camera-black": "CAM-7",
+    "camera-covered": "CAM-8", "camera-blurred": "CAM-9", "camera-moved": "CAM-10", "camera-exposure": "CAM-11",
+    "camera-blinded": "CAM-11", "camera-hung": "CAM-13", "camera-tls": "CAM-14", "camera-slow": "CAM-15",
 }  # fmt: skip
 """The agent's own codes of cameras, and the doctor's."""
 

@@ -89,6 +89,7 @@ _CODES = (
         (F, "you", "no encrypted connection to the camera can be trusted", "give the system the camera's authority"),
         (W, "you", "the camera answers, but gave no picture in the time of this check", "try shelfwire-agent snap CAMERA"),
         (W, "you", "the camera reports another trouble", "do what its line says"),
+        (W, "you", "the picture repeats itself: frozen, or a scene that is quite still", "wave a hand before it, and look again"),
     ),
     *_area(
         "MOD",

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from agent.config import Camera, load
 from agent.errors import ShelfwireError
 from agent.host.clock import SystemClock
 from agent.ports import Picture, Source
-from agent.probe.picture import judge
+from agent.probe.picture import is_dark_hour, judge, same
 
 Trouble = dict[str, str]
 Say = Callable[[dict[str, Any]], None]
@@ -23,9 +23,10 @@ ASK_SHARE = 0.45
 
 SPARE_S = 0.4
 """What is kept back of the time, to judge the pictures and to say it."""
-ENOUGH_FRAMES = 5
+KEPT = 3
+"""Pictures that are kept to be judged."""
 ENOUGH_S = 0.7
-"""How long pictures are looked at: one alone does not tell whether the picture is frozen."""
+"""How long pictures are looked at when they differ: one alone does not tell whether the picture is frozen."""
 
 NETWORK = ("rtsp", "http", "snapshot")
 
@@ -34,10 +35,12 @@ def look_at_cameras(config_path: Path, until_s: float, say: Say) -> None:
     """Open every configured camera, side by side, and say what is wrong with each, until `until_s` (monotonic)."""
     until_s -= SPARE_S
     config = load(config_path)
+    dark = is_dark_hour(config.watch.dark_hours)
     commission = config.device.state_dir / "commission"
 
     def look(camera: Camera) -> None:
-        say({"camera": camera.name, "troubles": _troubles(camera, commission / f"{camera.name}.jpg", until_s)})
+        reference = commission / f"{camera.name}.jpg"
+        say({"camera": camera.name, "troubles": _troubles(camera, reference, until_s, dark_hours=dark)})
 
     threads = [threading.Thread(target=look, args=(camera,), daemon=True) for camera in config.camera]
     for thread in threads:
@@ -46,12 +49,13 @@ def look_at_cameras(config_path: Path, until_s: float, say: Say) -> None:
         thread.join(max(0.0, until_s + SPARE_S - time.monotonic()))
 
 
-def _troubles(camera: Camera, reference: Path, until_s: float) -> list[Trouble]:
+def _troubles(camera: Camera, reference: Path, until_s: float, *, dark_hours: bool) -> list[Trouble]:
     try:
         pictures = _pictures(camera, until_s)
     except ShelfwireError as error:
         return [{"code": error.code, "message": str(error), "hint": error.hint}]
-    return [{"code": code, "message": message, "hint": ""} for code, message in judge(camera, pictures, reference)]
+    found = judge(camera, pictures, reference, dark_hours=dark_hours)
+    return [{"code": code, "message": message, "hint": hint} for code, message, hint in found]
 
 
 def _pictures(camera: Camera, until_s: float) -> list[Picture]:
@@ -66,7 +70,7 @@ def _pictures(camera: Camera, until_s: float) -> list[Picture]:
     source = open_source(_patient(camera, left_s), clock)
     try:
         source.open()
-        return list(_read(source, until_s))
+        return _read(source, until_s)
     except ShelfwireError as error:
         if camera.kind_of() in NETWORK and error.code in ("camera-timeout", "camera-stalled"):
             raise type(error)("camera-slow", f"camera {camera.name} answers, but sent no picture in {left_s:.1f} s",
@@ -80,13 +84,14 @@ def _patient(camera: Camera, seconds: float) -> Camera:
     return camera.model_copy(update={"open_timeout": seconds, "stall_timeout": seconds})
 
 
-def _read(source: Source, until_s: float) -> Iterator[Picture]:
+def _read(source: Source, until_s: float) -> list[Picture]:
+    """Give the first and the last of some pictures, and one between; longer while they are all the same."""
     began_s = time.monotonic()
-    n = 0
+    given: list[Picture] = []
     while (shot := source.read()) is not None:
-        yield shot.picture
-        n += 1
+        given = [*given[: KEPT - 1], shot.picture]
         now_s = time.monotonic()
-        enough = n >= ENOUGH_FRAMES and now_s - began_s >= ENOUGH_S
+        enough = now_s - began_s >= ENOUGH_S and not same(given)
         if now_s > until_s or enough or not source.live:
-            return
+            break
+    return given

@@ -1,73 +1,85 @@
-"""What is wrong with a camera's pictures, by a look at a few of them and at the picture taken at commissioning."""
+"""What is wrong with a camera's pictures, by the watch's own rules, from a look of a second or two.
+
+What the watch has learned of a camera in weeks is not asked here: what was set up at commissioning is, if there is a
+picture of it.
+"""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime, time
 from pathlib import Path
 
-from agent.camera.sight import Sight, compare, sight
+from agent.camera.looking import Eye
+from agent.camera.sight import compare
 from agent.config import Camera
+from agent.core import watching
+from agent.core.alerting import is_quiet
+from agent.core.watching import Condition, Look, Normal
 from agent.ports import Picture
 from models import PictureError, decode_picture
 
 import cv2  # isort: skip - after models, which sets the decoder's limits
 
-MOVED_SHIFT = 0.05
-"""How far a view may move, in parts of its width."""
-LEAST_OVERLAP = 0.25
-"""How much of the view must be found again: shelves are restocked, so most of it may change."""
+Trouble = tuple[str, str, str]
+"""Code, message, hint."""
 
-LEAST_SHARPNESS = 0.6
-"""Part of the sharpness at commissioning."""
+TOO_DARK = 25.0
+"""Mean luma, 0 to 255, below which a picture that is not black is still too dark."""
 
-BLACK, DARK = 10.0, 35.0
-WHITE = 225.0
-"""Mean luma, 0 to 255."""
-
-FLAT = 6.0
-"""Standard deviation of the luma of a picture that shows nothing: a hand or a cloth before the lens."""
-
-MANY_CLIPPED = 0.5
-FROZEN_FRAMES = 5
+MOST_BYTES = 32 << 20
+AT_ONCE: tuple[Condition, ...] = ("camera-black", "camera-covered", "camera-blinded", "camera-blurred", "camera-moved")
+"""What one look tells. Whether a picture is frozen takes longer, and is told in other words."""
 
 
-def judge(camera: Camera, pictures: Sequence[Picture], reference: Path) -> Iterator[tuple[str, str]]:
-    """Give each trouble as a code and a sentence."""
+def judge(camera: Camera, pictures: Sequence[Picture], reference: Path, *, dark_hours: bool = False) -> list[Trouble]:
+    """List what is wrong; `dark_hours` says that the shop may be dark now."""
     if not pictures:
-        return
-    live = camera.kind_of() in ("rtsp", "http", "usb")
-    if live and len(pictures) >= FROZEN_FRAMES and all((p == pictures[0]).all() for p in pictures[1:]):
-        yield "camera-frozen", f"{len(pictures)} pictures in a row are the same to the last pixel"
-    seen = sight(pictures[-1], camera.mask)
-    dark = list(_light(seen))
-    yield from dark
-    if not dark:
-        yield from _against(camera, pictures[-1], seen, reference)
+        return []
+    normal, look = _look(camera, pictures[-1], _read(reference))
+    verdicts = watching.judge(look, normal)
+    if dark_hours:
+        verdicts = watching.in_dark_hours(verdicts)
+    found: list[Trouble] = [
+        (c, *watching.explain(c, camera.name, look, normal)) for c in AT_ONCE if verdicts[c] == "bad"
+    ]
+    if not found and look.brightness < TOO_DARK and not dark_hours and look.dark < watching.BLACK_BAD:
+        said = f"camera {camera.name}: its picture is dark, {look.brightness:.0f} of 255"
+        found.append(("camera-exposure", said, f"more light, or a longer exposure: shelfwire-agent aim {camera.name}"))
+    return [*found, *_frozen(camera, pictures, black=verdicts["camera-black"] == "bad")]
 
 
-def _light(seen: Sight) -> Iterator[tuple[str, str]]:
-    said = f"its mean brightness is {seen.brightness:.0f} of 255"
-    if seen.brightness < BLACK and seen.contrast < FLAT:
-        yield "camera-black", said
-    elif seen.contrast < FLAT:
-        yield "camera-covered", f"it shows nothing but one shade, contrast {seen.contrast:.1f}; {said}"
-    elif seen.brightness < DARK or seen.brightness > WHITE:
-        yield ("camera-exposure" if seen.brightness < DARK else "camera-blinded"), said
-    elif seen.bright > MANY_CLIPPED:
-        yield "camera-blinded", f"{seen.bright:.0%} of it is white"
+def is_dark_hour(hours: tuple[tuple[time, time], ...]) -> bool:
+    """Whether the shop may be dark now, by local time."""
+    return is_quiet(hours, datetime.now().astimezone().time())
 
 
-def _against(camera: Camera, picture: Picture, seen: Sight, path: Path) -> Iterator[tuple[str, str]]:
-    """Compare with the picture taken at commissioning, if there is one."""
+def _read(path: Path) -> Picture | None:
     try:
-        reference = decode_picture(path.read_bytes())
+        return decode_picture(path.read_bytes(), max_bytes=MOST_BYTES)
     except (OSError, PictureError, cv2.error):
-        return
+        return None
+
+
+def _look(camera: Camera, picture: Picture, reference: Picture | None) -> tuple[Normal, Look]:
+    """Measure a picture, beside that of the commissioning if there is one."""
+    eye = Eye(camera.mask)
+    normal = watching.set_up(Normal(), eye.set_up(reference))
+    look = eye.look(picture, normal.brightness)
+    if reference is None:
+        return normal, look
     view = compare(picture, reference, camera.mask)
-    if view.shift > MOVED_SHIFT or view.overlap < LEAST_OVERLAP:
-        yield (
-            "camera-moved",
-            f"shifted by {view.shift:.0%}, {view.overlap:.0%} of the view at commissioning found again",
-        )
-        return
-    before = sight(reference, camera.mask).sharpness
-    if seen.sharpness < LEAST_SHARPNESS * before:
-        yield "camera-blurred", f"sharpness {seen.sharpness:.2f}, at commissioning it was {before:.2f}"
+    tells = max(view.in_place, view.overlap) >= watching.MOVED_AGREED
+    return normal, replace(look, shift=view.shift if tells else None, turn_deg=view.turn_deg)
+
+
+def _frozen(camera: Camera, pictures: Sequence[Picture], *, black: bool) -> Iterator[Trouble]:
+    live = camera.kind_of() in ("rtsp", "http", "usb")
+    if live and not black and same(pictures):
+        message = f"camera {camera.name}: {len(pictures)} pictures in a row are the same to the last pixel"
+        yield "camera-repeats", message, "wave a hand before it and ask again; if it stays, restart the camera"
+
+
+def same(pictures: Sequence[Picture]) -> bool:
+    """Whether several pictures are the same: frozen, or a still scene that was compressed hard."""
+    first = pictures[0]
+    return len(pictures) > 1 and all(p.shape == first.shape and bool((p == first).all()) for p in pictures[1:])

@@ -192,7 +192,7 @@ def judged(shop: Shop, *pictures: np.ndarray, reference: np.ndarray | None = Non
     path = shop.state / "door.jpg"
     if reference is not None:
         path.write_bytes(cv2.imencode(".png", reference)[1].tobytes())
-    return [code for code, _ in judge(config.camera[0], pictures, path)]
+    return [code for code, _, _ in judge(config.camera[0], pictures, path)]
 
 
 def test_pictures_that_are_bad(shop: Shop) -> None:
@@ -201,14 +201,20 @@ def test_pictures_that_are_bad(shop: Shop) -> None:
     blocks = cv2.resize(rng.integers(30, 220, (12, 16, 3), np.uint8), (640, 480), interpolation=cv2.INTER_NEAREST)
     other = cv2.resize(rng.integers(30, 220, (12, 16, 3), np.uint8), (640, 480), interpolation=cv2.INTER_NEAREST)
     assert judged(shop, good, picture(4, 640, 480)) == []
-    assert judged(shop, *[good] * 6) == ["camera-frozen"]
+    assert judged(shop, *[good] * 6) == ["camera-repeats"]
     assert judged(shop, np.zeros_like(good)) == ["camera-black"]
     assert judged(shop, np.full_like(good, 90)) == ["camera-covered"]
     assert judged(shop, np.maximum(blocks, 251)) in (["camera-blinded"], ["camera-covered"])
     assert judged(shop, blocks, reference=blocks) == []
     assert judged(shop, cv2.GaussianBlur(blocks, (0, 0), 5), reference=blocks) == ["camera-blurred"]
     assert judged(shop, np.roll(blocks, 50, axis=1), reference=blocks) == ["camera-moved"]
-    assert judged(shop, other, reference=blocks) == ["camera-moved"]
+    assert "camera-moved" not in judged(shop, other, reference=blocks), "another scene alone is no movement"
+    dark = (blocks * 0.1).astype(np.uint8)
+    assert judged(shop, dark) == ["camera-exposure"]
+    config = shop.context().config
+    assert config is not None
+    for night in (dark, np.zeros_like(dark)):
+        assert judge(config.camera[0], [night], shop.state / "none", dark_hours=True) == []
 
 
 class Machine:
