@@ -32,11 +32,16 @@ def check(context: Context) -> Iterator[Finding]:
 def _broken(context: Context) -> Finding:
     error = context.config_error
     assert error is not None, "a configuration that is not there has a reason"
-    if error.code == HIDDEN or (error.code == "config-unreadable" and not os.access(context.config_path, os.R_OK)):
+    if error.code == HIDDEN or (error.code == "config-unreadable" and _is_hidden(context)):
         where = str(error) if error.code == HIDDEN else str(context.config_path)
         return skipped("config", "the configuration is not for this user's eyes", f"{where}: run as root")
     code = _CODES.get(error.code, "CFG-2")
     return wrong("config", code, str(error), cure=error.hint)
+
+
+def _is_hidden(context: Context) -> bool:
+    """Whether it is this user who may not look, at the file or at what enrolment has left."""
+    return not os.access(context.config_path, os.R_OK) or context.state_hidden
 
 
 def _shows_password(context: Context, config: Config) -> bool:

@@ -28,9 +28,6 @@ SPARE_S = 0.25
 HIDDEN = "config-hidden"
 """Code of a configuration that names files where this user may not look."""
 
-STATE_DIR = Path("/var/lib/shelfwire")
-"""Where the state lies when no configuration can say it."""
-
 SHARED_S = 2.0
 """How long a check waits for what another check reads as well, before it goes without."""
 
@@ -101,8 +98,15 @@ class Context:
 
     @property
     def state_dir(self) -> Path:
-        """Where the agent keeps its files."""
-        return self.config.device.state_dir if self.config else STATE_DIR
+        """Where the agent keeps its files, also by a configuration that has mistakes elsewhere."""
+        return self.config.device.state_dir if self.config else self._stated
+
+    @cached_property
+    def _stated(self) -> Path:
+        try:
+            return configuration.state_dir_of(self.config_path)
+        except ShelfwireError:
+            return configuration.STATE_DIR
 
     @property
     def state_hidden(self) -> bool:
