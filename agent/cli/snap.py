@@ -40,7 +40,8 @@ class Snap:
     seen: Sighting
     age_s: float
     view: dict[str, float] | None
-    troubles: tuple[tuple[str, str], ...]
+    troubles: tuple[tuple[str, str, str], ...]
+    """Code, message and cure of each."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,7 +140,7 @@ def _judged(camera: Camera, seen: Sighting, age_s: float, reference: Path) -> Sn
 
 def _commission(config: Config, snap: Snap, *, force: bool) -> Path:
     """Keep the picture, without anything written on it, and what was measured, for the group to read."""
-    bad = [(code, text) for code, text in snap.troubles if code not in ("camera-moved", "camera-blurred")]
+    bad = [(code, text) for code, text, _ in snap.troubles if code not in ("camera-moved", "camera-blurred")]
     if bad and not force:
         raise Rejected("commission-bad", f"camera {snap.camera.name}: {bad[0][1]} [{bad[0][0]}]",
                        "mend that and take it again; --force keeps it as it is")  # fmt: skip
@@ -197,7 +198,7 @@ def _lines(snap: Snap) -> list[str]:
     ]
     if snap.view is not None:
         lines.append(f"against commissioning: shifted {snap.view['shift']:.1%}, {snap.view['overlap']:.0%} found again")
-    return [*lines, *(f"{text} [{code}]" for code, text in snap.troubles)]
+    return [*lines, *(f"{text} [{code}]; {cure}" for code, text, cure in snap.troubles)]
 
 
 def _write(picture: bytes, target: Path | None, snap: Snap) -> str:
@@ -246,7 +247,7 @@ def _as_json(snap: Snap, file: str, kept: Path | None) -> dict[str, Any]:
         **_measured(snap),
         "age_s": round(snap.age_s, 3),
         "view": snap.view,
-        "troubles": [{"code": code, "message": text} for code, text in snap.troubles],
+        "troubles": [{"code": code, "message": text, "hint": cure} for code, text, cure in snap.troubles],
         "file": file,
         "commissioned": str(kept) if kept else None,
     }
