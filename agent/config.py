@@ -242,6 +242,30 @@ class Batch(Section):
     shard: Bytes = Field(64 << 20, description="size of one file, at most")
 
 
+class Update(Section):
+    """Where models come from, and when and how fast they may be fetched."""
+
+    repository: str | None = Field(
+        None, description="https://... or an absolute folder; default: /repository of [cloud] api"
+    )
+    root_file: AbsolutePath | None = Field(
+        None, description="root of trust, as the operator gave it; default: models/root.json of state_dir"
+    )
+    window: Hours | None = Field(None, description="local time in which models are fetched; default: always")
+    bytes_per_second: Bytes = Field(2_000_000, description="bandwidth of a download, at most")
+    keep_free: Bytes = Field(512 << 20, description="free space that downloads never take")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Update":
+        if self.repository is not None and not self.repository.startswith("/"):
+            parts = urlsplit(self.repository)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+                raise ValueError('write the repository as "https://host/path" without a login, or as "/folder"')
+        if self.bytes_per_second < 1000:
+            raise ValueError("bytes_per_second: below 1 kB/s no model ever arrives")
+        return self
+
+
 class SpoolLimits(Section):
     """Pictures that wait for the cloud."""
 
@@ -315,6 +339,7 @@ class Config(Section):
     serverless: Serverless = Serverless()
     review: Review = Review()
     batch: Batch = Batch()
+    update: Update = Update()
     outbox: OutboxLimits = OutboxLimits()
     spool: SpoolLimits = SpoolLimits()
     privacy: Privacy = Privacy()
@@ -326,6 +351,19 @@ class Config(Section):
     def frames_may_leave(self) -> bool:
         """Whether the cloud may answer frames of this device: it has an address for them, and privacy allows it."""
         return self.cloud.api is not None and self.privacy.pictures == "frames"
+
+    @property
+    def repository(self) -> str | None:
+        """Where models come from: an address or an absolute folder; None when nobody said."""
+        if self.update.repository is not None:
+            return self.update.repository
+        return None if self.cloud.api is None else f"{self.cloud.api.rstrip('/')}/repository"
+
+    @property
+    def root_of_trust(self) -> Path | None:
+        """The root that this device was given; None when there is none yet."""
+        usual = self.device.state_dir / "models" / "root.json"
+        return self.update.root_file or (usual if usual.is_file() else None)
 
     @model_validator(mode="after")
     def _names(self) -> "Config":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 from agent.core.reply import HttpReply
 from agent.core.shards import Manifest, Owner
 from wire import mqtt
+from wire.orders import ModelOrder
 from wire.records import Verdict
 
 if TYPE_CHECKING:
@@ -578,4 +579,32 @@ class ShardApi(Protocol):
 
     def done(self, sha256: str, document: Mapping[str, object]) -> HttpReply:
         """Say that it was sent (`POST /v1/shards/SHA256/done`)."""
+        ...
+
+
+class Repository(Protocol):
+    """Models that may be trusted, whichever road they come by. No call takes an address: that is configured."""
+
+    def refresh(self) -> None:
+        """Bring the metadata up to date. A check that finds nothing new costs under 2 kB.
+
+        Raises `agent.errors.Retryable` (``update-net``, ``update-missing``, ``update-metadata``), `Rejected`
+        (``update-signature``, ``update-expired``, ``update-clock``, ``update-rollback``, ``update-digest``,
+        ``update-size``, ``update-path``, ``update-root``) and `Broken` (``update-folder``). What was trusted before
+        stays so.
+        """
+        ...
+
+    def manifest(self, order: ModelOrder) -> bytes:
+        """Give the verified ``bundle.json`` of an order. Raises `Rejected` (``update-unlisted``, ``update-differs``)
+        and what `refresh` and `fetch` raise."""
+        ...
+
+    def fetch(self, sha256: str, size_bytes: int, into: Path) -> None:
+        """Have the file `into` with this content: verified, resumed, within the cap on bandwidth, safe on the disk.
+
+        Nothing is fetched when it is there already. Raises `Retryable` (``update-net``, ``update-missing``,
+        ``update-space``, ``update-stopped``, ``update-digest`` for a part that must be fetched anew), `Rejected`
+        (``update-digest``, ``update-size``) and `Broken` (``update-folder``).
+        """
         ...
