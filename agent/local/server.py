@@ -15,11 +15,14 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from agent.local.exchange import Refusal, Reply, Request, Site, split_target
+from agent.local.guard import is_loopback
 
 log = logging.getLogger(__name__)
 
 MOST_CONNECTIONS = 32
 """Open at once; a browser opens up to six. Each costs a thread, some 100 kB."""
+MOST_OF_ONE_PEER = 16
+"""Of these, how many one other machine may hold; on this one all who come through a tunnel have one address."""
 MOST_HEAD_BYTES = 32 * 1024
 """Of a request line with its headers."""
 IDLE_S = 30.0
@@ -207,7 +210,7 @@ class Server:
         self._listener = listener
         self._settle = settle
         self._tls = tls
-        self._open: dict[threading.Thread, socket.socket] = {}
+        self._open: dict[threading.Thread, tuple[socket.socket, str]] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._runs = threading.Event()
@@ -238,7 +241,7 @@ class Server:
             self._listener.close()
         with self._lock:
             left = dict(self._open)
-        for connection in left.values():
+        for connection, _ in left.values():
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         until_s = time.monotonic() + timeout_s
@@ -251,16 +254,22 @@ class Server:
         except OSError:
             self._stopping.wait(0.05)  # out of files, perhaps: not in a tight loop
             return
+        host = str(address[0])
         with self._lock:
-            has_room = len(self._open) < MOST_CONNECTIONS
+            has_room = self._has_room(host)
             if has_room:
                 name = f"local-{next(self._numbers)}"
                 thread = threading.Thread(target=self._serve, args=(connection, address), name=name, daemon=True)
-                self._open[thread] = connection
+                self._open[thread] = connection, host
         if has_room:
             thread.start()
         else:
             self._turn_away(connection)
+
+    def _has_room(self, host: str) -> bool:
+        if len(self._open) >= MOST_CONNECTIONS:
+            return False
+        return is_loopback(host) or sum(other == host for _, other in self._open.values()) < MOST_OF_ONE_PEER
 
     def _turn_away(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
@@ -277,7 +286,7 @@ class Server:
                 connection.settimeout(HEAD_S)
                 connection = self._tls.wrap_socket(connection, server_side=True)
                 with self._lock:
-                    self._open[threading.current_thread()] = connection
+                    self._open[threading.current_thread()] = connection, str(address[0])
             _Connection(connection, address, self)  # type: ignore[arg-type]
         except OSError:
             pass  # gone, or no TLS was spoken

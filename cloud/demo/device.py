@@ -64,13 +64,17 @@ def _camera(name: str, url: str, rate_fps: float, **more: object) -> Camera:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the device finds its folder, the broker and the cloud. `enrolled`: it knows the latter already."""
+    """Where the device finds its folder, the broker and the cloud. `enrolled`: it knows the latter already.
+
+    `local_port` is of its own page; 0: it has none.
+    """
 
     folder: Path
     broker_port: int
     password_file: Path
     api: str
     enrolled: bool = False
+    local_port: int = 0
 
     def device(self) -> dict[str, Any]:
         """The section of the device itself."""
@@ -96,6 +100,7 @@ def configuration(sights: Sights, places: Places) -> str:
         *[("[[camera]]", {"name": name, "url": url, **more}) for name, url, more in sights.sources()],
         ("[decide]", {"confirm_frames": 1 if pictures else 3}),
         ("[privacy]", {"pictures": "frames", "thumbnail_interval": "500 ms"}),
+        ("[local]", {"port": places.local_port}),
         # Enough to see every way at work within half a minute, and no more than one core of the cloud can answer.
         ("[serverless]", {"per_hour": 36_000, "burst": 50}),
         ("[review]", {"below": 0.6, "audit": 0.01, "per_hour": 240}),

@@ -65,6 +65,7 @@ class Demo:
         self._port = options.port if options.port is not None else usual_or_free_port()
         self._function_port = free_port()
         self._device_port = free_port()
+        self._local_port = free_port()
         self._cloud: list[Child] = []
         self._device: Child | None = None
         self._peak_rss_bytes = 0
@@ -161,7 +162,7 @@ class Demo:
 
     def _write_configuration(self, sights: Sights) -> None:
         password_file, api = self.broker.password_file(DEVICE), f"http://127.0.0.1:{self._port}"
-        places = Places(self._folder, self.broker.port, password_file, api, self._options.tls)
+        places = Places(self._folder, self.broker.port, password_file, api, self._options.tls, self._local_port)
         self._config.write_text(configuration(sights, places), encoding="utf-8")
 
     def _wait_for_page(self, serve: Child) -> None:
@@ -323,6 +324,7 @@ class Demo:
             "function": f"http://127.0.0.1:{self._function_port}/meter   (what its calls have cost)",
             "broker": f"mosquitto_sub -p {self.broker.options(CLOUD).port} -u {CLOUD} "
             f"-P $(cat {self.broker.password_file(CLOUD)}) -t 'shelfwire/v1/#'   (package mosquitto-clients)",
+            "local": f"http://127.0.0.1:{self._local_port}/   (the device's own page and API)",
             "device": f"shelfwire-agent status --config {self._config}",
             "submit": f"shelfwire-agent submit PICTURE --wait --config {self._config}",
             "logs": f"{self._folder}/*.log",

@@ -146,6 +146,19 @@ def test_a_client_that_goes_away_costs_nothing(port: int, site: Site) -> None:
     raise AssertionError("there was no place any more")
 
 
+def test_one_other_machine_cannot_take_all_places(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "is_loopback", lambda _: False)  # this test comes from the same machine only
+    monkeypatch.setattr(server, "IDLE_S", PATIENCE_S)
+    held = [connect(port) for _ in range(server.MOST_OF_ONE_PEER)]
+    for one in held:
+        one.sendall(b"GET /a HTTP/1.1\r\n\r\n")
+        assert b" 200 OK" in one.recv(1000)
+    with connect(port) as one_more:
+        assert all_of(one_more).startswith(b"HTTP/1.1 503 ")
+    for one in held:
+        one.close()
+
+
 def test_the_stop_does_not_wait_for_an_answer_under_way(site: Site) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     number = int(listener.getsockname()[1])

@@ -114,6 +114,7 @@ class Camera {
     root.querySelector(".fill").style.setProperty("--part", score);
     fill(root.querySelector(".conditions"), "card", this.conditions(), drawCard);
     if (root === this.element) {
+      root.toggleAttribute("data-bare", !this.address && Boolean(this.facts.code)); // its cure matters more than a black box
       say(root.querySelector(".rate"), phase === "streaming" ? `${tenths.format(this.facts.rate_fps)}/s` : "");
       say(root.querySelector(".state"), answer ? ANSWERS[answer.state] : "");
       say(root.querySelector(".took"), answer ? `answered in ${Math.round(answer.took_ms)} ms` : "");
