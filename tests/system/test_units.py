@@ -155,7 +155,7 @@ def test_an_installation_below_a_folder_can_be_repeated_and_removed(tmp_path: Pa
     assert config.read_text() == "# mine\n"
     changed = {name for name, state in tree(tmp_path / "usr").items() if state != before[name]}
     assert changed <= {"share/shelfwire/shelfwire.toml", "lib/shelfwire", "lib/shelfwire/device-setup"}
-    assert "shelfwire.target is enabled" in again.stdout
+    assert "shelfwire.target is enabled; what you disabled stays disabled" in again.stdout
 
     gone = install("--uninstall", "--root", str(tmp_path))
     assert gone.returncode == 0, gone.stderr
