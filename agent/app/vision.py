@@ -330,12 +330,7 @@ class Vision:
         """Tell the service manager how it goes: ready once each camera is open or known to be ill, alive if at work."""
         tell = self._lives.notifier
         cameras = [reader.state() for reader in self._readers]
-        waiting = any(box.waiting for box in self._mailboxes.counts().values())
-        turns = self._pipeline.turns
-        at_work = len(turns) == len(self._workers) and self._pulse.beats(
-            turns, self._pipeline.progress, waiting=waiting
-        )
-        if at_work or self._mailboxes.finished:
+        if self._mailboxes.finished or self._is_at_work():
             tell.alive()
         if all(camera.phase != "opening" for camera in cameras):
             tell.ready()
@@ -344,9 +339,8 @@ class Vision:
         tell.status(vision_sentence(described, self._model, self._facts.due(), link, self._lives.kept))
 
     def _is_at_work(self) -> bool:
-        waiting = any(box.waiting for box in self._mailboxes.counts().values())
         turns, progress = self._pipeline.turns, self._pipeline.progress
-        return len(turns) == len(self._workers) and self._pulse.beats(turns, progress, waiting=waiting)
+        return len(turns) == len(self._workers) and self._pulse.beats(turns, progress, waiting=self._frames_wait())
 
     def _check_threads(self) -> None:
         if self._first_answer_s is None and self._pipeline.first_answer.is_set():
