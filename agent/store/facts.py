@@ -8,7 +8,7 @@ import apsw
 from agent.core.pulse import link_words
 from agent.ports import Lane
 from agent.store.database import one
-from agent.store.outside import holder
+from agent.store.outside import is_at_work
 
 BUSY_TIMEOUT_MS = 200
 """A fact is read every second; one that cannot be read at once is read the next time."""
@@ -48,9 +48,8 @@ class FactReader:
             return -1
 
     def link_words(self) -> str:
-        """Say in a few words how sync is connected. A sync that was killed cannot say so: its process is looked for."""
-        pid = holder(self._folder, "sync")
-        if pid is None or not Path(f"/proc/{pid}").exists():
+        """Say in a few words how sync is connected. A sync that was killed cannot say so: its lock does."""
+        if not is_at_work(self._folder, "sync"):
             return "sync does not run"
         return link_words(json.loads(self.read("sync").get("sync", "{}")))
 
