@@ -9,8 +9,6 @@ device is enrolled, but something on the way to the cloud needs somebody.
 
 import argparse
 import json
-import shutil
-import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,14 +16,13 @@ from agent import config as configuration
 from agent import identity
 from agent.cli.common import add_config, add_json
 from agent.errors import Rejected
+from agent.host import services
 from agent.link import proof
 from agent.link.enrolment import FirstContact, check_url
 from agent.link.proof import Step
 from wire import enrolment
 from wire.errors import WireError
 
-SERVICES = ("shelfwire-vision.service", "shelfwire-sync.service")
-RESTART_S = 90.0
 SLOW_CLOCK = timedelta(days=6)
 FAST_CLOCK = timedelta(days=60)
 """A clock that is slower or faster than this lets certificates look as if they did not count."""
@@ -119,25 +116,14 @@ def _check_name(welcome: enrolment.Welcome, path: Path) -> None:
 
 def _restart(tell: "_Teller") -> list[str]:
     """Let the services begin anew with the new identity, where systemd runs and knows them."""
-    if shutil.which("systemctl") is None or not Path("/run/systemd/system").is_dir():
-        return []
-    known = [unit for unit in SERVICES if _systemctl("cat", unit)]
-    if not known:
-        return []
-    if not _systemctl("restart", *known):
-        tell.step(Step("services", "they did not restart", "services-restart", f"systemctl status {known[-1]}"))
-        return []
-    tell.step(Step("services", f"restarted {' and '.join(unit.removesuffix('.service') for unit in known)}"))
-    return known
-
-
-def _systemctl(*words: str) -> bool:
-    try:
-        return (
-            subprocess.run(["systemctl", *words], capture_output=True, timeout=RESTART_S, check=False).returncode == 0
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+    for state in services.restart():
+        name = state.unit.removesuffix(".service")
+        if state.active == "active":
+            tell.step(Step("services", f"{name} started: {state.status}"))
+        else:
+            cure = f"journalctl -u {name} -n 20 says why"
+            tell.step(Step("services", f"{name} is {state.active}", "services-restart", cure))
+    return [state.unit for state in services.states() if state.active == "active"]
 
 
 class _Teller:
