@@ -134,7 +134,7 @@ device_files() { # print SOURCE TARGET MODE of every plain file beside the envir
     for drop_in in systemd/drop-ins/*.conf; do
         echo "$drop_in /usr/share/doc/shelfwire/drop-ins/$(basename "$drop_in") 644"
     done
-    for page in install operations cameras technician local tools codes; do
+    for page in install enrolment operations technician cameras codes tools local answers night; do
         if [ -e docs/$page.md ]; then echo docs/$page.md /usr/share/doc/shelfwire/$page.md 644; fi
     done
     echo LICENSE /usr/share/doc/shelfwire/copyright 644

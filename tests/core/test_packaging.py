@@ -137,7 +137,7 @@ def test_a_command_is_installed_and_starts(name: str) -> None:
     assert "usage" in said
 
 
-SCRIPTS = ["scripts/setup", "scripts/lock", "scripts/test", ".ci/run"]
+SCRIPTS = ["scripts/setup", "scripts/lock", "scripts/test", "scripts/install", "scripts/build-deb", ".ci/run"]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
