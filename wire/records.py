@@ -163,8 +163,17 @@ class HealthWarning(Part):
     cure: Text = ""
 
 
+class CameraCondition(Part):
+    """What is wrong with what a camera shows, though it gives pictures: it is covered, or turned away."""
+
+    code: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,48}$")]
+    message: Text = ""
+    cure: Text = ""
+    since: Moment | None = None
+
+
 class CameraStatus(Part):
-    """How one camera does."""
+    """How one camera does. `conditions` may hold in any phase: a camera that streams may show nothing but darkness."""
 
     name: Name
     kind: Name
@@ -176,6 +185,7 @@ class CameraStatus(Part):
     dropped: Annotated[int, Field(ge=0)] = 0
     rate_fps: Annotated[float, Field(ge=0, le=10_000)] = 0.0
     last_frame_age_s: Annotated[float, Field(ge=0)] | None = None
+    conditions: Annotated[tuple[CameraCondition, ...], Field(max_length=16, strict=False)] = ()
 
 
 class OutboxStatus(Part):

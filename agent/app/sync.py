@@ -36,7 +36,7 @@ from agent.store.verdicts import VerdictStore
 from agent.uplink import Uplink, Who
 from wire import envelope, topics
 from wire.mqtt import Session, Will
-from wire.records import CameraStatus, FramesStatus, ModelName, NightStatus, OutboxStatus, Status
+from wire.records import CameraCondition, CameraStatus, FramesStatus, ModelName, NightStatus, OutboxStatus, Status
 
 log = logging.getLogger(__name__)
 
@@ -263,6 +263,7 @@ class Sync:
             clock=self._clock.trust(),
             cameras=len(cameras),
             cameras_ill=tuple(c.name for c in cameras if c.phase in ("failed", "stalled")),
+            cameras_unsound=health.unsound(report.get("cameras", ())),
             function_down=self._carrier.why_down if self._config.frames_may_leave else "",
             spool_full=self._config.frames_may_leave and self._spool.room_bytes() < health.SPOOL_FULL_BYTES,
             frames_refused=self._sender.dead_frames(),
@@ -356,7 +357,14 @@ def _camera(item: dict[str, Any]) -> CameraStatus:
         dropped=item["dropped"],
         rate_fps=round(item["rate_fps"], 2),
         last_frame_age_s=item["last_frame_age_s"],
+        conditions=tuple(_condition(condition) for condition in item.get("conditions", ())),
     )
+
+
+def _condition(item: dict[str, Any]) -> CameraCondition:
+    """Shorten what vision says of a camera's pictures to what the wire carries."""
+    fields = {"message": item["message"][:256], "cure": item["hint"][:256]}
+    return CameraCondition.model_validate({"code": item["code"], "since": item["since"], **fields})
 
 
 def check_reload(new: Config) -> None:

@@ -45,6 +45,7 @@ def problems(config: Config, snapshot: Snapshot, outside: Outside) -> tuple[Heal
         clock=outside.clock,
         cameras=len(snapshot.vision.get("cameras", ())),
         cameras_ill=tuple(camera["name"] for camera in snapshot.cameras_ill),
+        cameras_unsound=health.unsound(snapshot.vision.get("cameras", ())),
         function_down=function.get("reason", "") if asked and function.get("health") != "up" else "",
         spool_full=config.frames_may_leave and outside.room_bytes < health.SPOOL_FULL_BYTES,
         frames_refused=snapshot.dead_frames,

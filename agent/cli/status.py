@@ -1,6 +1,6 @@
 """Show what this device is doing, on one screen, from its store; works with the daemons dead.
 
-Exit code 0 when vision runs and reports, and nothing fails, 1 otherwise.
+Exit code 0 when vision runs and reports, nothing fails and every camera shows what it should, 1 otherwise.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from agent.app.troubles import Outside, problems, room_bytes
 from agent.cli import status_text
 from agent.cli.common import add_config, add_json, load_config
 from agent.config import Config
-from agent.core import tallies
+from agent.core import health, tallies
 from agent.host.clock import SystemClock, boot_id
 from agent.store.inspect import Snapshot, look
 from wire.records import HealthWarning
@@ -36,7 +36,8 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(status_text.write(config, snapshot, wrong, time.time_ns(), outside.vision_silent_s))
     at_work = snapshot.vision_runs and outside.vision_silent_s is None
-    return 0 if at_work and not snapshot.cameras_ill and not snapshot.vision.get("store_trouble") else 1
+    seeing = not snapshot.cameras_ill and not health.unsound(snapshot.vision.get("cameras", ()))
+    return 0 if at_work and seeing and not snapshot.vision.get("store_trouble") else 1
 
 
 def as_json(config: Config, snapshot: Snapshot, outside: Outside, wrong: tuple[HealthWarning, ...]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The status for a person on a ladder: what needs them first, numbers that line up, every trouble with its cure."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from agent.cli.common import table
 from agent.config import Config
@@ -155,12 +156,19 @@ def _cameras(snapshot: Snapshot, silent_s: float | None) -> Lines:
         return []
     rows = [("camera", "state", "rate", "captured", "dropped")]
     rows += [
-        (c["name"], c["phase"].upper() if c["code"] else c["phase"], f"{c['rate_fps']:.1f}/s",
+        (c["name"], _camera_state(c), f"{c['rate_fps']:.1f}/s",
          f"{c['captured']:,}", f"{c['dropped']:,}")
         for c in cameras
     ]  # fmt: skip
     when = [] if snapshot.vision_runs and silent_s is None else ["when vision last reported:"]
     return ["", *when, *table(rows).splitlines()]
+
+
+def _camera_state(camera: Mapping[str, Any]) -> str:
+    """Give a camera's phase and what is wrong with what it shows; in capitals what needs somebody."""
+    phase = camera["phase"].upper() if camera["code"] else camera["phase"]
+    wrong = [condition["code"].removeprefix("camera-").upper() for condition in camera.get("conditions", ())]
+    return ", ".join([phase, *wrong])
 
 
 def _wrong(wrong: Sequence[HealthWarning], snapshot: Snapshot) -> Lines:
@@ -171,6 +179,10 @@ def _wrong(wrong: Sequence[HealthWarning], snapshot: Snapshot) -> Lines:
             for camera in snapshot.cameras_ill:
                 lines += _wrapped(f"  {camera['name']}: {camera['message']} [{camera['code']}]")
                 lines += _wrapped(f"    cure: {camera['hint']}")
+        elif warning.code == "camera-unsound":
+            for condition in (c for camera in snapshot.vision["cameras"] for c in camera.get("conditions", ())):
+                lines += _wrapped(f"  {condition['message'].removeprefix('camera ')} [{condition['code']}]")
+                lines += _wrapped(f"    cure: {condition['hint']}")
         else:
             lines += _wrapped(f"  cure: {warning.cure}")
     return lines

@@ -1,6 +1,6 @@
 """Health as values: what is wrong with this device now, how bad it is, and the cure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,6 +31,8 @@ class Facts:
     clock: ClockTrust
     cameras: int
     cameras_ill: tuple[str, ...]
+    cameras_unsound: tuple[str, ...] = ()
+    """Cameras that give pictures and do not show what they should, each with what is wrong: see `unsound`."""
     function_down: str = ""
     """Why the cloud's function answers no frames; empty when it does, and when none is asked."""
     spool_full: bool = False
@@ -50,6 +52,16 @@ class Facts:
 def vision_runs(facts: Facts) -> bool:
     """Whether vision's last report is fresh."""
     return facts.vision_age_s is not None and facts.vision_age_s <= REPORT_TIMEOUT_S
+
+
+def unsound(cameras: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Name the cameras of vision's report that do not show what they should: "door (covered, moved)"."""
+    found = []
+    for camera in cameras:
+        codes = [condition["code"].removeprefix("camera-") for condition in camera.get("conditions", ())]
+        if codes and camera["phase"] not in ("failed", "stalled"):
+            found.append(f"{camera['name']} ({', '.join(codes)})")
+    return tuple(found)
 
 
 def warnings(facts: Facts) -> tuple[HealthWarning, ...]:
@@ -82,6 +94,16 @@ def warnings(facts: Facts) -> tuple[HealthWarning, ...]:
                 severity=severity,
                 text=f"{len(facts.cameras_ill)} of {facts.cameras} cameras give no pictures: "
                 + ", ".join(facts.cameras_ill)[:160],
+                cure="see each camera's own code and cure",
+            )
+        )
+    if facts.cameras_unsound and vision_runs(facts):
+        found.append(
+            HealthWarning(
+                code="camera-unsound",
+                severity="warning",
+                text=f"{len(facts.cameras_unsound)} of {facts.cameras} cameras do not show what they should: "
+                + ", ".join(facts.cameras_unsound)[:160],
                 cure="see each camera's own code and cure",
             )
         )

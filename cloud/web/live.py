@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from cloud.store.read import AlertRow, AnsweredRow, AnswerRow, DeviceRow, LateRow, PictureRow, Reader
 from cloud.web import shapes, words
-from wire.records import CameraStatus, Status
+from wire.records import CameraCondition, CameraStatus, Status
 
 API = "/api/v1"
 
@@ -158,7 +158,13 @@ def _camera(
         late=late,
         picture=_picture(picture) if picture else None,
         trouble=shapes.Trouble.model_validate(trouble) if trouble else None,
+        conditions=[_condition(told, one) for one in told.conditions] if told else [],
     )
+
+
+def _condition(camera: CameraStatus, one: CameraCondition) -> shapes.Condition:
+    text = words.without_name(camera, one.message) or words.title(one.code)
+    return shapes.Condition(code=one.code, text=text, cure=one.cure, since=one.since)
 
 
 def _was_removed(made: shapes.Camera, status: Status | None, unnamed: bool, now: datetime) -> bool:

@@ -43,6 +43,15 @@ class Trouble(Shape):
     cure: str
 
 
+class Condition(Shape):
+    """What is wrong with what a camera shows, though it gives pictures."""
+
+    code: str = Field(examples=["camera-covered"])
+    text: str
+    cure: str
+    since: Moment | None
+
+
 class Answer(Shape):
     """The newest answer of a camera."""
 
@@ -110,6 +119,7 @@ class Camera(Shape):
     late: list[Late] = Field([], description="late answers of its newest pictures, the newest picture first")
     picture: Picture | None
     trouble: Trouble | None
+    conditions: list[Condition] = Field([], description="what is wrong with what it shows; its answers go on")
 
 
 class Outbox(Shape):

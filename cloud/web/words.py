@@ -120,10 +120,14 @@ def _device_offline(status: Status | None) -> Trouble:
 
 def _camera_phase(camera: CameraStatus) -> Trouble:
     default_text, default_cure, severity = _PHASES[camera.phase]
-    said = camera.message.removeprefix(f"camera {camera.name}: ")  # whoever reads it sees the camera's name
-    if said.startswith("it "):
-        said = "the camera " + said[3:]
+    said = without_name(camera, camera.message)
     return Trouble(camera.code or f"camera-{camera.phase}", severity, said or default_text, camera.cure or default_cure)
+
+
+def without_name(camera: CameraStatus, message: str) -> str:
+    """Leave a camera's name out of its message: whoever reads it sees the name beside it."""
+    said = message.removeprefix(f"camera {camera.name}: ")
+    return "the camera " + said[3:] if said.startswith("it ") else said
 
 
 _PHASES: dict[str, tuple[str, str, Severity]] = {

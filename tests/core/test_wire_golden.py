@@ -17,6 +17,7 @@ from wire import WireError, envelope
 from wire.orders import ConfigOrder, Desired, Disagreement, ModelOrder, Reported, Update
 from wire.records import (
     Alert,
+    CameraCondition,
     CameraStatus,
     Decision,
     FramesStatus,
@@ -129,6 +130,14 @@ ONLINE = Status(
             dropped=3,
             rate_fps=29.97,
             last_frame_age_s=0.02,
+            conditions=(
+                CameraCondition(
+                    code="camera-covered",
+                    message="camera shelf-1: something covers it",
+                    cure="take it away",
+                    since=CAPTURED_AT,
+                ),
+            ),
         ),
         CameraStatus(
             name="shelf-2",

@@ -11,6 +11,7 @@ const QUIET_MS = 7_000; // two beats missed: say how old the page is
 const TICK_MS = matchMedia("(prefers-reduced-motion: reduce)").matches ? 1000 : 250;
 const DEVICES_SHOWN = 4;
 const ALSO_MS = 60_000; // so long a tile tells of a late answer
+const BLINDING = new Set(["camera-black", "camera-covered", "camera-blinded", "camera-frozen"]);
 
 const known = new Known();
 const clock = new ServerClock();
@@ -92,16 +93,17 @@ function drawCamera(key) {
   part.score.hidden = part.notes.hidden = !answer;
   say(part.label, answer ? answer.title : "No answer yet");
   tile.element.dataset.state = answer?.state ?? "none";
-  if (answer) drawAnswer(part, answer);
+  if (answer) drawAnswer(part, answer, camera);
   drawRanks(part.ranks, answer ? others(answer, 2) : []);
+  drawConditions(part.unsound, camera.conditions);
   showPicture(tile, camera.picture);
   if (enlarged === key) drawCloser();
 }
 
-function drawAnswer(part, answer) {
+function drawAnswer(part, answer, camera) {
   say(part.value, answer.state === "unknown" ? `best guess ${guess(answer)}` : score(answer.score));
   part.fill.style.setProperty("--part", String(Math.max(0, Math.min(1, answer.score))));
-  say(part.stateText, stateText(answer));
+  say(part.stateText, stateText(answer, camera));
   const late = answer.late_ms !== null;
   say(part.took, late ? lateText(answer) : milliseconds(answer.total_ms));
   part.took.title = late ? "" : "From capture to answer, on the device";
@@ -110,7 +112,26 @@ function drawAnswer(part, answer) {
   part.truth.dataset.correct = String(answer.correct);
 }
 
-function stateText(answer) {
+/** What is wrong with what a camera shows: its answers go on, so it stands beside them. */
+function drawConditions(list, conditions) {
+  const signature = JSON.stringify(conditions);
+  if (list.dataset.shown === signature) return;
+  list.dataset.shown = signature;
+  list.hidden = conditions.length === 0;
+  list.replaceChildren(...conditions.map((condition) => {
+    const item = document.createElement("li");
+    for (const [name, text] of [["strong", sentence(condition.text)], ["span", sentence(condition.cure)], ["code", condition.code]]) {
+      const part = document.createElement(name);
+      part.textContent = text;
+      item.append(part);
+    }
+    if (condition.since) item.title = `Since ${utc(condition.since)}`;
+    return item;
+  }));
+}
+
+function stateText(answer, camera) {
+  if (camera.conditions.some((condition) => BLINDING.has(condition.code))) return "Not counted: the camera sees nothing";
   if (answer.state === "confirmed") return "Confirmed";
   if (answer.state === "unknown") return "Not recognised";
   return answer.labels[0] && answer.labels[0].label !== answer.label ? `Changing to ${answer.labels[0].title}?` : "Pending";
@@ -174,7 +195,7 @@ function newTile(key) {
     veilText: one(".veil-text"), veilCure: one(".veil-cure"), veilCode: one(".veil-code"), camera: one(".camera"),
     device: one(".device"), label: one(".words > .label"), score: one(".score"), fill: one(".fill"), value: one(".value"),
     notes: one(".notes"), stateText: one(".state-text"), truth: one(".truth"), took: one(".took"), ranks: one(".ranks"),
-    open: one(".open"),
+    open: one(".open"), unsound: one(".unsound"),
   };
   const tile = { key, element, part, camera: null, shown: null, loading: false, seen: true };
   part.open.addEventListener("click", () => enlarge(key));
@@ -327,12 +348,14 @@ function drawSummary(now) {
   const offline = devices.filter((device) => presenceOf(device, now) !== "online").length;
   const parts = [];
   if (cameras.length) parts.push(working === cameras.length ? allWorking(working) : `${working} of ${cameras.length} cameras working`);
+  const unsound = cameras.filter((camera) => camera.conditions.length && !troubleOf(camera, now)).length;
+  if (unsound) parts.push(unsound === 1 ? "1 camera does not show what it should" : `${number(unsound)} cameras do not show what they should`);
   if (offline) parts.push(`${offline} of ${devices.length} ${devices.length === 1 ? "device" : "devices"} not online`);
   const open = known.alerts.open.length;
   if (open) parts.push(open === 1 ? "1 alert" : `${number(open)} alerts`);
   const text = parts.join(" · ") || "Waiting for the first device";
   say($("summary"), text);
-  $("summary").dataset.mood = offline || working < cameras.length ? "warn" : "fine";
+  $("summary").dataset.mood = offline || unsound || working < cameras.length ? "warn" : "fine";
   const title = open ? `(${open}) Live · Shelfwire` : "Live · Shelfwire";
   if (document.title !== title) document.title = title;
 }
@@ -626,7 +649,7 @@ function drawCloser() {
   const facts = [["Device", camera.device], ["Store", camera.store]];
   if (answer) {
     facts.push(
-      ["State", stateText(answer)],
+      ["State", stateText(answer, camera)],
       ["Truth", answer.correct === null ? "" : `${answer.truth_title}${answer.correct ? ", as answered" : ""}`],
       ["Answered by", `${answer.mode}${answer.model ? `, ${answer.model.name} ${answer.model.version}` : ""}`],
       ["Capture to answer", answer.late_ms === null ? milliseconds(answer.total_ms) : lateText(answer)],
