@@ -29,12 +29,14 @@ SAMPLE_STEP = 4
 OVERLAY_TILES = 12
 """Tiles of 144 that may change in a picture that repeats itself: a clock, a name, a blinking light."""
 
-COMPARE_EVERY = 5
+COMPARE_EVERY = 10
 """Looks from one comparison of the view to the next: it takes longer than a look."""
 SURE = 0.5
 """Part of the commissioned view that must agree for its word to stand against the recent view's."""
 REFRESH_EVERY = 12
-"""Comparisons after which a good view that is in place becomes the new one to compare with: a minute."""
+"""Comparisons after which a good view that is in place becomes the new one to compare with: two minutes."""
+FORGET_AFTER = 60
+"""Comparisons after which a view of which nothing was found again is given up: ten minutes."""
 
 Tiles = npt.NDArray[np.float32]
 
@@ -55,6 +57,7 @@ class Eye:
     _changed: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(TILES[::-1], bool))
     _looks: int = 0
     _in_place: int = 0
+    _lost: int = 0
     _detail: Tiles | None = None
     _luma: Luma | None = None
 
@@ -101,9 +104,9 @@ class Eye:
             self.normal_detail = self._detail.copy()
         else:
             self.normal_detail += (self._detail - self.normal_detail) / min(self.taught, looks)
-        if self.recent is None or self._in_place >= REFRESH_EVERY:
-            # Shelves change: a view that stays in place is compared with what was there a minute ago.
-            self.recent, self._in_place = self._luma, 0
+        if self.recent is None or self._in_place >= REFRESH_EVERY or self._lost >= FORGET_AFTER:
+            # Shelves change: what is in place is compared with what was there some minutes ago.
+            self.recent, self._in_place, self._lost = self._luma, 0, 0
 
     def _detail_left(self, light: float) -> float:
         """Give the part of the tiles with detail that have it still, in a light so many times weaker than normal."""
@@ -148,8 +151,9 @@ class Eye:
             view = first
         else:
             view = max(views, key=lambda v: v.overlap)
-        still = view.shift == 0 and view.in_place >= MOVED_AGREED
-        self._in_place = self._in_place + 1 if still else 0
+        found = max(view.in_place, view.overlap) >= MOVED_AGREED
+        self._in_place = self._in_place + 1 if found and view.shift == 0 else 0
+        self._lost = 0 if found else self._lost + 1
         return view
 
 

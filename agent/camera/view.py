@@ -32,6 +32,10 @@ ALIKE = 0.6
 """Correlation from which on a tile counts as found."""
 IN_PLACE_PX = 4
 """A tile found this near to its old place has not moved: mounts tremble."""
+PLAIN = 0.5
+"""Part of the view that, found again near its place, spares a second search farther away."""
+FAR_TIMES = 1.5
+"""How many times more of the view must be found far away for that to count."""
 AGREEING_LEAST = 5
 """Tiles that must agree on a movement: two alone always do, in any one."""
 AGREE_PX = 4.0
@@ -74,8 +78,11 @@ def compare_luma(picture: Luma, reference: Luma, zones: tuple[Zone, ...] = ()) -
     places = _places(before, hidden(zones, WIDTH, height) if zones else None)
     if len(places) < TILES_LEAST:
         return View(0.0, 1.0)
-    scores, moves, still = _search(now, before, places)
-    return _judge(places, scores, moves, still, height)
+    view = _judge(places, *_search(now, before, places, (0, 0)), height)
+    if max(view.overlap, view.in_place) >= PLAIN:
+        return view
+    far = _judge(places, *_search(now, before, places, _far_shift(now, before)), height)
+    return far if far.shift > 0 and far.overlap >= FAR_TIMES * view.overlap else view
 
 
 def _scaled(luma: Luma) -> Luma:
@@ -104,23 +111,39 @@ def _texture(tile: Luma) -> float:
     return float(max(0.0, np.linalg.eigvalsh(tensor)[0]) ** 0.5)
 
 
-def _search(now: Luma, before: Luma, places: Vectors) -> tuple[Vectors, Vectors, Vectors]:
-    """Look for every tile around its place; gives its best score, its movement (dx, dy), and its score in place."""
+def _far_shift(now: Luma, before: Luma) -> tuple[int, int]:
+    """Guess how far the whole view has moved, in pixels, from where both pictures' slopes fit best."""
+    slopes = [_steepness(luma) for luma in (before, now)]
+    window = cv2.createHanningWindow((WIDTH, now.shape[0]), cv2.CV_32F)
+    (across, down), _ = cv2.phaseCorrelate(slopes[0], slopes[1], window)
+    return round(across), round(down)
+
+
+def _steepness(luma: Luma) -> npt.NDArray[np.float32]:
+    across, down = (cv2.Sobel(luma, cv2.CV_32F, *axes) for axes in ((1, 0), (0, 1)))
+    return np.asarray(cv2.magnitude(across, down), np.float32)
+
+
+def _search(now: Luma, before: Luma, places: Vectors, ahead: tuple[int, int]) -> tuple[Vectors, Vectors, Vectors]:
+    """Look for each tile around its place, moved `ahead`; gives its score, movement (dx, dy) and score in place."""
     scores, moves, still = [], [], []
     for left, top in places.astype(int):
         tile = before[top : top + TILE_PX, left : left + TILE_PX]
-        x0, y0 = max(0, left - SEARCH_PX), max(0, top - SEARCH_PX)
-        around = now[y0 : top + TILE_PX + SEARCH_PX, x0 : left + TILE_PX + SEARCH_PX]
-        found = cv2.matchTemplate(around, tile, cv2.TM_CCOEFF_NORMED)
-        _, score, _, (x, y) = cv2.minMaxLoc(found)
-        near = found[
-            max(0, top - y0 - IN_PLACE_PX) : top - y0 + IN_PLACE_PX + 1,
-            max(0, left - x0 - IN_PLACE_PX) : left - x0 + IN_PLACE_PX + 1,
-        ]
+        score, move = _find(now, tile, left + ahead[0], top + ahead[1], SEARCH_PX)
         scores.append(score)
-        moves.append((x + x0 - left, y + y0 - top))
-        still.append(float(near.max()))
+        moves.append((move[0] - left, move[1] - top))
+        still.append(_find(now, tile, left, top, IN_PLACE_PX)[0])
     return np.array(scores), np.array(moves, np.float64), np.array(still)
+
+
+def _find(now: Luma, tile: Luma, left: int, top: int, reach_px: int) -> tuple[float, tuple[int, int]]:
+    """Look for a tile within so many pixels of a place; gives its best score and where that is, -1 outside."""
+    x0, y0 = max(0, left - reach_px), max(0, top - reach_px)
+    around = now[y0 : max(0, top + TILE_PX + reach_px), x0 : max(0, left + TILE_PX + reach_px)]
+    if around.shape[0] < TILE_PX or around.shape[1] < TILE_PX:
+        return -1.0, (left, top)
+    _, score, _, (x, y) = cv2.minMaxLoc(cv2.matchTemplate(around, tile, cv2.TM_CCOEFF_NORMED))
+    return float(score), (x + x0, y + y0)
 
 
 def _judge(places: Vectors, scores: Vectors, moves: Vectors, still: Vectors, height: int) -> View:

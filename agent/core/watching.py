@@ -304,10 +304,12 @@ def explain(condition: Condition, camera: str, look: Look, normal: Normal) -> tu
                 "switch the light on or free its lens; if the shop is dark at this time, say so in [watch] dark_hours"
             )
         case "camera-covered":
-            said = f"something covers it: {100 * (1 - look.detail):.0f} % of what it normally shows cannot be seen"
+            said = (
+                f"it is covered by something: {100 * (1 - look.detail):.0f} % of what it normally shows cannot be seen"
+            )
             cure = "take away what stands or sticks before its lens, and clean the lens"
         case "camera-blinded":
-            said = f"light blinds it: {100 * look.bright:.0f} % of its picture is white"
+            said = f"it is blinded by light: {100 * look.bright:.0f} % of its picture is white"
             cure = "keep sun and lamps from shining into it, or turn its exposure down"
         case "camera-blurred":
             part = look.sharpness / (max(normal.sharpness, normal.focus) or 1.0)

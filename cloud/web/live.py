@@ -241,7 +241,7 @@ def _device(row: DeviceRow, heard_at: datetime, answered: Mapping[str, int], now
     told: Iterable[CameraStatus] = status.cameras if status else ()
     # A last will is written before the device knows anything: what it says of clock and vision are only defaults.
     spoke = status is not None and (status.state == "online" or status.outbox is not None)
-    working = sum(camera.phase == "streaming" for camera in told) if seen == "online" else 0
+    working = sum(camera.phase == "streaming" and not camera.conditions for camera in told) if seen == "online" else 0
     return shapes.Device(
         device=row.device,
         store=row.store,

@@ -343,13 +343,13 @@ setInterval(() => { if (!document.hidden) tick(); }, TICK_MS);
 function drawSummary(now) {
   if (heardMs === null) return;
   const cameras = [...known.cameras.values()];
-  const working = cameras.filter((camera) => !isStale(camera, now) && !troubleOf(camera, now)).length;
+  const working = cameras.filter((camera) => !isStale(camera, now) && !troubleOf(camera, now) && !camera.conditions.length).length;
   const devices = [...known.devices.values()];
   const offline = devices.filter((device) => presenceOf(device, now) !== "online").length;
   const parts = [];
   if (cameras.length) parts.push(working === cameras.length ? allWorking(working) : `${working} of ${cameras.length} cameras working`);
   const unsound = cameras.filter((camera) => camera.conditions.length && !troubleOf(camera, now)).length;
-  if (unsound) parts.push(unsound === 1 ? "1 camera does not show what it should" : `${number(unsound)} cameras do not show what they should`);
+  if (unsound) parts.push(unsound === 1 ? "1 does not show what it should" : `${number(unsound)} do not show what they should`);
   if (offline) parts.push(`${offline} of ${devices.length} ${devices.length === 1 ? "device" : "devices"} not online`);
   const open = known.alerts.open.length;
   if (open) parts.push(open === 1 ? "1 alert" : `${number(open)} alerts`);
