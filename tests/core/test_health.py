@@ -91,3 +91,18 @@ def test_whatever_the_cause_says_a_warning_fits_the_wire() -> None:
 def test_only_a_person_at_the_device_can_be_told_that_it_is_alone() -> None:
     assert [w.code for w in health.alone(LINK, sync_runs=True)] == ["broker-auth"]
     assert [w.code for w in health.alone(LINK, sync_runs=False)] == ["sync-stopped"]
+
+
+def test_a_camera_that_does_not_show_what_it_should_is_named_with_what_is_wrong() -> None:
+    said = [
+        {"name": "door", "phase": "streaming", "conditions": [{"code": "camera-covered"}, {"code": "camera-moved"}]},
+        {"name": "till", "phase": "streaming", "conditions": []},
+        {"name": "shelf", "phase": "failed", "conditions": [{"code": "camera-black"}]},  # it gives no pictures at all
+        {"name": "old", "phase": "streaming"},  # as an older vision reported
+    ]
+    unsound = health.unsound(said)
+    assert unsound == ("door (covered, moved)",)
+    (warning,) = health.warnings(replace(WELL, cameras=4, cameras_unsound=unsound))
+    assert (warning.code, warning.severity) == ("camera-unsound", "warning")
+    assert warning.text == "1 of 4 cameras do not show what they should: door (covered, moved)"
+    assert health.warnings(replace(WELL, vision_age_s=None, cameras_unsound=unsound))[0].code == "vision-stopped"
