@@ -99,6 +99,8 @@ class Uplink:
         """Why there is no connection now; None when there is one or none was tried."""
         self.refused: mqtt.Down | None = None
         """Why the broker, though connected, does not pass records on; None since the last receipt."""
+        self.confirmed: tuple[int, float] | None = None
+        """When the last receipt came (boot clock, ns), and how many milliseconds its envelope took there and back."""
         self.counts: Counter[str] = Counter()
         """What this process sent and got back, for the metrics."""
         self.progress = 0
@@ -215,6 +217,9 @@ class Uplink:
         if not receipt.refused:
             self._retry[lane].reset()
         self._cloud_is_back()
+        if sent is not None:
+            now_ns = self._clock.now().boot_ns
+            self.confirmed = (now_ns, (now_ns - sent.expires_ns + self._receipt_timeout_ns) / 1e6)
         self.counts["receipts"] += 1
         self.counts["delivered"] += settled.delivered
         self.counts["refused"] += settled.refused

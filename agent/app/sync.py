@@ -45,6 +45,9 @@ STOP_DRAIN_S = 3.0
 
 DISK_PAUSE_S = 1.0
 
+NOTE_RECEIPT_EVERY_S = 30.0
+"""How often the store learns that the cloud still confirms what is sent: each time is a commit."""
+
 SAY_EVERY_S = 1.0
 
 THIN_EVERY_S = 600.0
@@ -95,6 +98,7 @@ class Sync:
             raise
         self._renewal = self._make_renewal()
         self._noted_link: dict[str, object] = {}
+        self._noted_receipt_ns = -int(NOTE_RECEIPT_EVERY_S * 1e9)
         self._busy = False
 
     def _make_carrier(self) -> Carrier:
@@ -210,6 +214,16 @@ class Sync:
         if link != self._noted_link:
             self._sender.set_fact("sync", json.dumps({**link, "at": moment(self._clock.now().wall_ns)}))
             self._noted_link = link
+        self._note_receipt()
+
+    def _note_receipt(self) -> None:
+        """Keep in the store when the cloud last confirmed something, for the doctor, who may not log in beside us."""
+        confirmed = self._uplink.confirmed
+        if confirmed is None or confirmed[0] - self._noted_receipt_ns < NOTE_RECEIPT_EVERY_S * 1e9:
+            return
+        note = {"boot": self._boot, "boot_ns": confirmed[0], "ms": round(confirmed[1], 1)}
+        self._sender.set_fact("receipt", json.dumps(note))
+        self._noted_receipt_ns = confirmed[0]
 
     def _shut_down(self, reason: str) -> None:
         """Take the receipts that are on their way, say goodbye, leave."""

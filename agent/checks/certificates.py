@@ -46,6 +46,9 @@ def _look(context: Context, cloud: Cloud) -> Iterator[Finding]:
         return
     device = context.config.device.id if context.config else ""
     yield from judge(found, device, now_s)
+    renewal = str(context.sync().link.get("renewal") or "")
+    if renewal:
+        yield wrong("certificates", "CRT-8", renewal)
     yield from _key(cloud.cert_file, cloud.key_file)
 
 

@@ -36,7 +36,7 @@ def _broken(context: Context) -> Finding:
         where = str(error) if error.code == HIDDEN else str(context.config_path)
         return skipped("config", "the configuration is not for this user's eyes", f"{where}: run as root")
     code = _CODES.get(error.code, "CFG-2")
-    return wrong("config", code, str(error), cure=error.hint)
+    return wrong("config", code, str(error), cure="" if code == "CFG-1" else error.hint)
 
 
 def _is_hidden(context: Context) -> bool:

@@ -141,9 +141,15 @@ class Context:
         if not self.at_work("sync"):
             return trace.Sync(False, {})
         try:
-            return trace.Sync(True, self.snapshot().sync)
+            snapshot = self.snapshot()
         except ShelfwireError:
             return trace.Sync(True, {})
+
+        receipt = snapshot.receipt
+        if receipt.get("boot") != boot_id():
+            return trace.Sync(True, snapshot.sync)
+        age_s = max(0.0, (self.clock.now().boot_ns - receipt["boot_ns"]) / 1e9)
+        return trace.Sync(True, snapshot.sync, age_s, receipt["ms"])
 
     @cached_property
     def _ways(self) -> Once[list[Way]]:

@@ -32,8 +32,10 @@ def check(context: Context) -> Iterator[Finding]:
 
 def unreadable(context: Context, error: ShelfwireError) -> Finding:
     """Say why the store cannot be looked into."""
-    if context.state_hidden or ("unable to open" in str(error) and context.state_hidden):
+    if context.state_hidden:
         return skipped("outbox", "the store is not for this user's eyes", run_as(context))
+    if error.code == "no-store" and context.config is None:
+        return skipped("outbox", "the store", "there is none yet, and no configuration to make it by")
     if error.code == "late":
         return wrong("outbox", "BOX-3", str(context.state_dir))
     if error.code == "disk-full":

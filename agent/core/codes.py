@@ -135,6 +135,7 @@ _CODES = (
         (F, "you", "the private key does not belong to the certificate", "enrol the device again"),
         (F, "you", "the certificate is of another device", "correct [device] id, or enrol the device again"),
         (W, "you", "others on this device can read its private key", "chmod 0600 the key's file"),
+        (W, "operator", "the device's certificate could not be renewed", "do what the line says; it is tried again"),
     ),
     *_area(
         "TIME",

@@ -29,6 +29,10 @@ class Sync:
 
     runs: bool
     link: Mapping[str, Any]
+    confirmed_age_s: float | None = None
+    """How long ago the cloud confirmed something; None when that is not known of this boot."""
+    confirmed_ms: float = 0.0
+    """How long that took, there and back."""
 
 
 def to_broker(config: Config, sync: Sync, patience_s: float, *, log_in: bool = True) -> Way:
@@ -43,7 +47,7 @@ def to_broker(config: Config, sync: Sync, patience_s: float, *, log_in: bool = T
         return way
     connection.close()
     if sync.runs:
-        _as_sync_says(way, sync.link)
+        _as_sync_says(way, sync)
     elif log_in:
         log_in_and_echo(way, config, until_s)
     else:
@@ -88,8 +92,9 @@ def _lower(way: Way, host: str, port: int, trust: tls.Trust | None, until_s: flo
     return tls.encrypt(way, connection, host, trust, left_s())
 
 
-def _as_sync_says(way: Way, link: Mapping[str, Any]) -> None:
+def _as_sync_says(way: Way, sync: Sync) -> None:
     """Take login and echo from sync, which holds the one connection that this device may have."""
+    link = sync.link
     if not link or not (link["connected"] or link["code"]):
         way.take(untried("login", "sync runs and is connecting: ask again in a few seconds"))
     elif link["code"]:
@@ -100,7 +105,11 @@ def _as_sync_says(way: Way, link: Mapping[str, Any]) -> None:
         way.take(
             Hop("login", True, None, f"sync has been connected since {link.get('at', '?')[:19].replace('T', ' ')}")
         )
-        way.take(Hop("echo", True, None, "the cloud confirms what sync sends"))
+        if sync.confirmed_age_s is None:
+            way.take(untried("echo", "sync has had nothing confirmed yet"))
+        else:
+            said = f"the cloud confirmed what sync sent {sync.confirmed_age_s:.0f} s ago"
+            way.take(Hop("echo", True, sync.confirmed_ms, said))
 
 
 def walk(config: Config, sync: Sync, patience_s: float) -> list[Way]:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class Snapshot:
     night: Backlog
     vision_pid: int | None = None
     """The process that holds vision's lock, or held it last."""
+    receipt: dict[str, Any] = field(default_factory=dict)
+    """When the cloud last confirmed something, as sync notes it now and then; empty when it never did."""
 
     def silent_s(self, boot: str, boot_ns: int) -> float | None:
         """For how long the vision process that runs has not reported, when that is too long; else None.
@@ -111,4 +113,5 @@ def _read(db: apsw.Connection, folder: Path) -> Snapshot:
         is_at_work(folder, "sync"),
         night,
         holder(folder, "vision"),
+        json.loads(facts.get("receipt", "{}")),
     )

@@ -19,6 +19,7 @@ from test_device import DEVICE, Box, wait_for
 from agent.config import load
 from agent.link import trace
 from agent.link.trace import Sync, to_broker
+from agent.store.inspect import look
 from cloud.broker import CLOUD, Broker
 from wire import mqtt, topics
 
@@ -52,18 +53,24 @@ def test_a_healthy_device(tmp_path: Path, broker: Broker, ingest: Callable[..., 
     ingest()
     box = Box(tmp_path / "d", broker, rate_fps=2)
     with box.running("vision"), box.running("sync"):
-        wait_for("answers to arrive", lambda: streaming(box) and box.status()["results"]["delivered"])
+        wait_for(
+            "answers to arrive", lambda: streaming(box) and box.status()["results"]["delivered"] and confirmed(box)
+        )
         connected = broker_log(broker).count("New client connected")
         said = doctor(box, "--deep", "--since", "1h")
         assert codes(said) == set(), said
         assert "2 of 2 cameras give pictures" in titles(said)
         assert "answers as it should on" in titles(said)
-        assert "is well: the cloud confirms what sync sends" in titles(said)
+        assert "is well: the cloud confirmed what sync sent" in titles(said)
         assert "deep: every record is delivered, waits, is dead or was dropped" in titles(said)
         quick = doctor(box, "--quick")
         assert codes(quick) == set(), quick
         assert quick["took_s"] < 6, "two seconds are promised, on a machine that does nothing else"
         assert broker_log(broker).count("New client connected") == connected, "it must not log in beside sync"
+
+
+def confirmed(box: Box) -> bool:
+    return bool(look(box.state).receipt)
 
 
 def streaming(box: Box) -> bool:
