@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,12 +52,21 @@ def command(config: Path) -> list[str]:
     return [sys.executable, "-m", "agent.cli", "vision", "--config", str(config)]
 
 
-def handed_in(config: Path, listener: socket.socket) -> "subprocess.Popen[bytes]":
+NO_NETWORK = ["unshare", "--map-root-user", "--net"]
+"""Runs what follows in a network of its own, with nothing in it, as PrivateNetwork= does."""
+
+
+def can_be_without_network() -> bool:
+    """Whether this machine lets a user make such a network."""
+    return subprocess.run([*NO_NETWORK, "true"], capture_output=True, check=False).returncode == 0
+
+
+def handed_in(config: Path, listener: socket.socket, before: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
     """Start vision with a listening socket as its file 3, as systemd does; a shell, since LISTEN_PID is its own."""
     script = f'exec {FIRST}<&{listener.fileno()}; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=local; exec "$@"'
     with (config.parent / "log").open("ab") as log:
         return subprocess.Popen(
-            ["bash", "-c", script, "bash", *command(config)],
+            [*before, "bash", "-c", script, "bash", *command(config)],
             pass_fds=[listener.fileno()],
             stderr=log,
             env={**os.environ, "LISTEN_FDNAMES": ""},
@@ -87,10 +96,13 @@ def wait_for_answers(url: str, name: str) -> None:
 
 
 @contextmanager
-def running(folder: Path, cameras: str, local: str = "", more: str = "") -> Iterator[Running]:
+def running(
+    folder: Path, cameras: str, local: str = "", more: str = "", before: Sequence[str] = ()
+) -> Iterator[Running]:
+    """Run a device until the end of the block; `before` are words that run its command."""
     config = write_config(folder, cameras, local, more)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        process = handed_in(config, listener)
+        process = handed_in(config, listener, before)
         try:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             wait_until_ready(url, process, folder / "log")

@@ -15,7 +15,7 @@ import pytest
 import requests
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
-from local_device import Running, camera, running, wait_for_answers
+from local_device import NO_NETWORK, Running, camera, can_be_without_network, running, wait_for_answers
 from tritonclient.utils import InferenceServerException
 
 from models import BUILTIN, Classifier, decode_picture
@@ -25,8 +25,10 @@ GOLDEN = sorted((BUILTIN["produce"] / "golden").glob("*.*"))
 
 @pytest.fixture(scope="module")
 def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A device that has no network of its own, as in a shop, where this machine lets us make that."""
     cameras = camera("cam-1", "synthetic:1?width=320&height=180")
-    with running(tmp_path_factory.mktemp("device"), cameras) as one:
+    before = NO_NETWORK if can_be_without_network() else ()
+    with running(tmp_path_factory.mktemp("device"), cameras, before=before) as one:
         yield one
 
 
