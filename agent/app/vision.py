@@ -390,6 +390,7 @@ class Vision:
             "first_answer_s": self._first_answer_s,
             "rss_bytes": rss_bytes(),
             "store_trouble": self._recorder.trouble,
+            "page": self._local.url if self._local else "",
             "frames_read": sum(camera.captured for camera in cameras),
             "placement": self._describe_placement(),
             "cameras": [self._describe(camera) for camera in cameras],

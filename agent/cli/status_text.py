@@ -27,6 +27,7 @@ def write(
         ("device", [device]),
         ("state", [_state(wrong)]),
         ("vision", [_vision(snapshot, silent_s)]),
+        *_page(snapshot, silent_s),
         ("sync", [_sync(config, snapshot)]),
         ("outbox", [_outbox(snapshot, now_wall_ns)]),
         ("frames", _frames(snapshot.frames)),
@@ -56,6 +57,12 @@ def _state(wrong: Sequence[HealthWarning]) -> str:
     return f"{'1 THING NEEDS' if len(serious) == 1 else f'{len(serious)} THINGS NEED'} YOU, see below: " + ", ".join(
         serious
     )
+
+
+def _page(snapshot: Snapshot, silent_s: float | None) -> list[tuple[str, Lines]]:
+    """Say where the device's own page is, while somebody serves it."""
+    page = snapshot.vision.get("page", "")
+    return [("page", [page])] if page and snapshot.vision_runs and silent_s is None else []
 
 
 def _vision(snapshot: Snapshot, silent_s: float | None) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -148,6 +149,13 @@ def test_a_shell_is_client_enough(device: Running, tmp_path: Path) -> None:
     words = ["curl", "-sS", "-H", "Inference-Header-Content-Length: 0", "--data-binary", f"@{GOLDEN[0]}", address]
     answer = json.loads(subprocess.run(words, capture_output=True, check=True, timeout=30).stdout)
     assert answer["outputs"][0]["shape"] == [1, 2]
+
+
+def test_status_says_where_it_is(device: Running) -> None:
+    config = device.state.parent / "device.toml"
+    words = [sys.executable, "-m", "agent.cli", "status", "--config", str(config)]
+    said = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60).stdout
+    assert f"{device.url}/" in said
 
 
 def test_what_it_does_not_have_it_refuses_by_the_protocol(client: triton.InferenceServerClient) -> None:

@@ -109,14 +109,16 @@ class Camera {
     root.dataset.answer = answer ? answer.state : "none";
     const label = answer ? (answer.label === "unknown" ? "Unknown" : answer.label) : (PHASES[phase] ?? "No answer yet");
     say(root.querySelector(".label"), label);
-    const score = answer ? (answer.top.find((one) => one.label === answer.label) ?? answer.top[0]).score : 0;
-    say(root.querySelector(".value"), answer ? percent(score) : "");
+    const best = answer?.top.find((one) => one.label === answer.label); // none when unknown, or when another comes up
+    const score = best?.score ?? 0;
+    say(root.querySelector(".value"), best ? percent(score) : "");
     root.querySelector(".fill").style.setProperty("--part", score);
     fill(root.querySelector(".conditions"), "card", this.conditions(), drawCard);
     if (root === this.element) {
       root.toggleAttribute("data-bare", !this.address && Boolean(this.facts.code)); // its cure matters more than a black box
       say(root.querySelector(".rate"), phase === "streaming" ? `${tenths.format(this.facts.rate_fps)}/s` : "");
-      say(root.querySelector(".state"), answer ? ANSWERS[answer.state] : "");
+      const nearest = answer && !best ? `; nearest is ${answer.top[0].label}, ${percent(answer.top[0].score)}` : "";
+      say(root.querySelector(".state"), answer ? ANSWERS[answer.state] + nearest : "");
       say(root.querySelector(".took"), answer ? `answered in ${Math.round(answer.took_ms)} ms` : "");
     } else {
       const next = answer ? answer.top.filter((one) => one.label !== label && one.score >= 0.005).slice(0, 2) : [];
@@ -139,7 +141,7 @@ class Camera {
     const found = state.checks.find((one) => this.isAbout(one) && SERIOUS.includes(one.severity));
     return [...own, ...conditions.filter((one) => one.code !== code)].map((one, n) => ({
       code: n === 0 && found ? `${found.code} · ${one.code}` : one.code,
-      severity: one.severity ?? (own.includes(one) ? "failure" : "warning"),
+      severity: n === 0 && found ? found.severity : own.includes(one) ? "failure" : "warning",
       what: one.message,
       detail: "",
       cure: one.hint,
