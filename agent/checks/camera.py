@@ -114,7 +114,8 @@ def named(camera: Camera, code: str, message: str, hint: str) -> Finding:
     known = CODES.get(code, "CAM-16")
     if code == "camera-not-found" and camera.kind_of() in ("rtsp", "http", "snapshot"):
         known = "CAM-3"  # the camera is there, the path in it is not
-    return wrong("camera", known, f"{message} [{code}]", title=f"{camera.name}: {_means(known)}", cure=hint)
+    detail = message.removeprefix(f"camera {camera.name}: ").removeprefix(f"camera {camera.name} ")
+    return wrong("camera", known, f"{detail} [{code}]", title=f"{camera.name}: {_means(known)}", cure=hint)
 
 
 def _means(code: str) -> str:

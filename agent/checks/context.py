@@ -1,6 +1,7 @@
 """What checks are given: the configuration if there is one, the store if it can be read, and how thorough to be."""
 
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +25,9 @@ T = TypeVar("T")
 
 SPARE_S = 0.25
 """What is kept back of a check's time, to say what was found."""
+
+LOAD_S = 1.5
+"""How long the configuration may take to be read."""
 
 HIDDEN = "config-hidden"
 """Code of a configuration that names files where this user may not look."""
@@ -82,7 +86,7 @@ class Context:
     def load(cls, path: Path, **how: object) -> "Context":
         """Load the configuration at `path` if that is possible."""
         try:
-            return cls(path, configuration.load(path), **how)  # type: ignore[arg-type]
+            return cls(path, _in_time(lambda: configuration.load(path)), **how)  # type: ignore[arg-type]
         except ShelfwireError as error:
             return cls(path, None, error, **how)  # type: ignore[arg-type]
         except OSError as error:  # a file that the configuration names lies where this user may not look
@@ -172,6 +176,26 @@ class Context:
             return None
         silent = snapshot.silent_s(boot_id(), self.clock.now().boot_ns) is not None
         return None if silent else snapshot
+
+
+def _in_time(load: Callable[[], Config]) -> Config:
+    """Load in a thread of its own: the file, or one that it names, may lie on a disk that does not answer."""
+    outcomes: queue.SimpleQueue[Config | Exception] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            outcomes.put(load())
+        except (ShelfwireError, OSError) as error:
+            outcomes.put(error)
+
+    threading.Thread(target=run, name="load-config", daemon=True).start()
+    try:
+        outcome = outcomes.get(timeout=LOAD_S)
+    except queue.Empty:
+        raise Broken("config-unreadable", "the disk does not answer", "look at the card or disk; restart") from None
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def run_as(context: Context) -> str:

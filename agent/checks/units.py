@@ -9,7 +9,7 @@ from agent.checks.finding import Finding, fine, skipped, wrong
 from agent.checks.runner import Check
 from agent.checks.words import many
 
-UNITS = ("shelfwire-vision.service", "shelfwire-sync.service", "shelfwire-nightly.timer")
+UNITS = ("shelfwire.target", "shelfwire-vision.service", "shelfwire-sync.service", "shelfwire-nightly.timer")
 PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "NRestarts", "Result")
 RUNS_HERE = Path("/run/systemd/system")
 """There as long as systemd is the service manager (sd_booted(3))."""

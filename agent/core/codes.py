@@ -87,7 +87,7 @@ _CODES = (
         (W, "you", "far fewer pictures come than were asked for", "lower rate_fps, or look at camera, cable and load"),
         (F, "you", "the camera hangs: opening it does not come back", "unplug it and plug it in; restart this device"),
         (F, "you", "no encrypted connection to the camera can be trusted", "give the system the camera's authority"),
-        (W, "you", "the camera answers, but gave no picture in the time of this check", "try shelfwire-agent snap CAMERA"),
+        (W, "you", "the camera gave no picture in the short time of this check", "try shelfwire-agent snap CAMERA, which waits longer"),
         (W, "you", "the camera reports another trouble", "do what its line says"),
         (W, "you", "the picture repeats itself: frozen, or a scene that is quite still", "wave a hand before it, and look again"),
     ),

@@ -10,7 +10,7 @@ from agent.camera.address import address_of
 from agent.camera.diagnose import ask
 from agent.camera.sources import open_source
 from agent.config import Camera, load
-from agent.errors import ShelfwireError
+from agent.errors import Retryable, ShelfwireError
 from agent.host.clock import SystemClock
 from agent.ports import Picture, Source
 from agent.probe.picture import is_dark_hour, judge, same
@@ -20,6 +20,9 @@ Say = Callable[[dict[str, Any]], None]
 
 ASK_SHARE = 0.45
 """Part of the time that a network camera gets to answer at all; the rest is for its first picture."""
+
+FAIR_S = 0.9
+"""A network camera that had less time than this to answer is not called dead."""
 
 SPARE_S = 0.4
 """What is kept back of the time, to judge the pictures and to say it."""
@@ -65,7 +68,7 @@ def _pictures(camera: Camera, until_s: float) -> list[Picture]:
         first_s = max(0.1, ASK_SHARE * (until_s - time.monotonic()))
         cause = ask(_patient(camera, first_s), address_of(camera), clock)
         if cause is not None:
-            raise cause
+            raise _slow(camera, first_s) if cause.code == "camera-timeout" and first_s < FAIR_S else cause
     left_s = max(0.3, until_s - time.monotonic())
     source = open_source(_patient(camera, left_s), clock)
     try:
@@ -73,11 +76,15 @@ def _pictures(camera: Camera, until_s: float) -> list[Picture]:
         return _read(source, until_s)
     except ShelfwireError as error:
         if camera.kind_of() in NETWORK and error.code in ("camera-timeout", "camera-stalled"):
-            raise type(error)("camera-slow", f"camera {camera.name} answers, but sent no picture in {left_s:.1f} s",
-                              f"shelfwire-agent snap {camera.name} waits longer") from None  # fmt: skip
+            raise _slow(camera, left_s) from None
         raise
     finally:
         source.close()
+
+
+def _slow(camera: Camera, waited_s: float) -> Retryable:
+    what = f"camera {camera.name}: it sent nothing within {waited_s:.1f} s, which is all there was for it"
+    return Retryable("camera-slow", what, f"shelfwire-agent snap {camera.name} waits longer")
 
 
 def _patient(camera: Camera, seconds: float) -> Camera:
