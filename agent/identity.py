@@ -129,10 +129,10 @@ def install(
         try:
             _fill(folder, told, key, state_dir / IDENTITY)
             prove(folder)
-            _swap(state_dir, folder)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        _swap(state_dir, folder)
     _tidy(state_dir, folder)
     return state_dir / IDENTITY
 

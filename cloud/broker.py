@@ -2,12 +2,10 @@
 
 import contextlib
 import os
-import pwd
 import random
 import shutil
 import signal
 import socket
-import stat
 import subprocess
 import time
 from collections.abc import Sequence
@@ -141,24 +139,6 @@ class Broker:
             ) from error
         self._end_orphan()
 
-    def _account(self) -> str | None:
-        """Choose the system user to run as, and give it the files. None: mosquitto stays who we are.
-
-        Started by root, mosquitto gives its rights up, but then it needs a way to its folder; where a private
-        folder lies above, it has to stay root.
-        """
-        if os.geteuid() != 0:
-            return None
-        user = next((name for name in ("mosquitto", "nobody") if _known_user(name)), "root")
-        if not all(stat.S_IMODE(parent.stat().st_mode) & stat.S_IXOTH for parent in self._folder.parents):
-            user = "root"
-        account = pwd.getpwnam(user)
-        shared = [self._folder, self._folder / "data", *(self._folder / "data").iterdir()]
-        shared += [path for path in self._folder.iterdir() if path.is_file()]
-        for path in shared:
-            os.chown(path, account.pw_uid, account.pw_gid)
-        return user
-
     # -- the process ---------------------------------------------------------------------------------------------
 
     def _end_orphan(self) -> None:
@@ -179,7 +159,7 @@ class Broker:
             _check_free(port)
         (self._folder / files.LOG).write_bytes(b"")
         write_private(self._folder / files.CONFIGURATION, "")
-        user = self._account()
+        user = files.give_to_broker(self._folder)
         at = Listeners(self.port, self.cloud_port, tls=self._tls is not None)
         write_private(self._folder / files.CONFIGURATION, files.configuration(self._folder, at, user))
         self._child = subprocess.Popen(
@@ -240,14 +220,6 @@ def find() -> Path:
             "apt-get install mosquitto, or name the program in SHELFWIRE_MOSQUITTO",
         )
     return Path(found)
-
-
-def _known_user(name: str) -> bool:
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return False
-    return True
 
 
 def _free_port() -> int:

@@ -9,7 +9,9 @@ import base64
 import contextlib
 import hashlib
 import os
+import pwd
 import secrets
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,3 +139,30 @@ def write_private(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
+
+
+def give_to_broker(folder: Path) -> str | None:
+    """Choose the system user that mosquitto becomes, and give it the files. None: it stays who we are.
+
+    Started by root, mosquitto gives its rights up, but then it needs a way to its folder; where a private folder lies
+    above, it has to stay root. The passwords are not for it: it has their digests.
+    """
+    if os.geteuid() != 0:
+        return None
+    user = next((name for name in ("mosquitto", "nobody") if _known_user(name)), "root")
+    if not all(stat.S_IMODE(parent.stat().st_mode) & stat.S_IXOTH for parent in folder.parents):
+        user = "root"
+    account = pwd.getpwnam(user)
+    shared = [folder, folder / "data", *(folder / "data").iterdir()]
+    shared += [path for path in folder.iterdir() if path.is_file()]
+    for path in shared:
+        os.chown(path, account.pw_uid, account.pw_gid)
+    return user
+
+
+def _known_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True

@@ -11,7 +11,7 @@ from pathlib import Path
 from agent import identity
 from agent.config import IDENTITY, Config
 from agent.core.backoff import Backoff
-from agent.errors import Rejected, ShelfwireError
+from agent.errors import Rejected, Retryable, ShelfwireError
 from agent.link import enrolment as calls
 from agent.link.https import Https
 from agent.ports import Clock
@@ -111,13 +111,19 @@ class Renewal:
             raise Rejected(
                 "bad-certificate", f"the cloud takes {own.device} for {told.device}", "enrol this device anew"
             )
-        identity.install(self._state_dir, told, request.key, lambda folder: calls.known(self._https(folder)))
+        identity.install(self._state_dir, told, request.key, lambda folder: self._prove(folder, own))
         renewed = identity.read(self._state_dir)
         assert renewed is not None
         self._until, self.trouble = renewed.not_after, ""
         self._backoff.reset()
         log.info("the certificate is renewed, until %s", renewed.not_after.date())
         self._on_renewed()
+
+    def _prove(self, folder: Path, former: identity.Own) -> None:
+        """See that the API takes the new certificate, and that nobody has enrolled this device anew meanwhile."""
+        calls.known(self._https(folder))
+        if identity.read(self._state_dir) != former:
+            raise Retryable("identity-changed", "this device was enrolled anew meanwhile", "nothing is to be done")
 
     def _https(self, folder: Path) -> Https:
         assert self._api is not None

@@ -5,6 +5,7 @@ made. The root's key never leaves its folder; whoever has it can make devices, s
 """
 
 import contextlib
+import fcntl
 import ipaddress
 import os
 from collections.abc import Sequence
@@ -57,8 +58,10 @@ class Authority:
         self.folder = folder.expanduser()
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not (self.folder / "ca.key").exists():
-                self._make(now or datetime.now(UTC))
+            with (self.folder / ".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # two that begin at once must not make two
+                if not (self.folder / "ca.key").exists():
+                    self._make(now or datetime.now(UTC))
             self._key = _read_key(self.folder / "ca.key")
             self._root = x509.load_pem_x509_certificate((self.folder / "ca.crt").read_bytes())
         except OSError as error:

@@ -1,7 +1,5 @@
 """The files of a mosquitto of the operator's own: TLS for devices, a password on loopback for the cloud."""
 
-import os
-import pwd
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,9 +8,6 @@ from pathlib import Path
 from cloud import broker_files as files
 from cloud.errors import Broken
 from cloud.fleet.authority import SERVER_LIFE, Authority
-
-BROKER_USER = "mosquitto"
-"""Who mosquitto becomes when root starts it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +49,12 @@ def write_broker_folder(
         (folder / files.REVOKED).unlink(missing_ok=True)
         files.write_tls(folder, tls)
         at = files.Listeners(*ports, host=listen, tls=True)
-        user = BROKER_USER if os.geteuid() == 0 and _exists(BROKER_USER) else None
         path = folder / files.CONFIGURATION
+        files.write_private(path, "")
+        user = files.give_to_broker(folder)
         files.write_private(path, files.configuration(folder, at, user, pid_file=True))
-        if user is not None:
-            _give(folder, user)
     except OSError as error:
         raise Broken(
             "broker-folder", f"{folder} cannot be written: {error.strerror or error}", "choose another, or use sudo"
         ) from error
     return Written(folder, path, files.password_file(folder, files.CLOUD), now + SERVER_LIFE)
-
-
-def _exists(user: str) -> bool:
-    try:
-        pwd.getpwnam(user)
-    except KeyError:
-        return False
-    return True
-
-
-def _give(folder: Path, user: str) -> None:
-    """Give everything but the passwords to the broker's user; it keeps its log and its memory there."""
-    account = pwd.getpwnam(user)
-    for path in (folder, folder / "data", *(p for p in folder.iterdir() if p.is_file())):
-        os.chown(path, account.pw_uid, account.pw_gid)

@@ -19,8 +19,8 @@ from wire import enrolment, strict
 from wire.errors import WireError
 
 MOST_BODY_BYTES = 16 * 1024
-HELLOS_PER_S = 2.0
-HELLOS_BURST = 30.0
+CALLS_PER_S = 2.0
+CALLS_BURST = 30.0
 """Of all strangers together: an installer of a whole shop is not held up, and codes cannot be walked through."""
 
 Said = TypeVar("Said", bound=BaseModel)
@@ -59,7 +59,7 @@ def create_device_app(pages: FastAPI, fleet: Fleet, now: Callable[[], datetime])
         setattr(app.state, name, getattr(pages.state, name))
     app.state.fleet = fleet
     app.state.now = now
-    app.state.pace = Pace(HELLOS_PER_S, HELLOS_BURST)
+    app.state.paces = {name: Pace(CALLS_PER_S, CALLS_BURST) for name in (enrolment.HELLO, enrolment.ENROL)}
     problems.install(app, _no_pages)
     app.include_router(router)
     app.include_router(frames.router, prefix="/v1")
@@ -89,9 +89,7 @@ def healthz() -> Response:
 @router.post(enrolment.HELLO)
 async def hello(request: Request) -> Response:
     """Answer to a code's public part: for whom it is, whom to trust, and the proof that this server knows the code."""
-    if not request.app.state.pace.allows():
-        detail, hint = "too many devices ask at once", "try again in a minute"
-        raise problems.ApiProblem(HTTPStatus.TOO_MANY_REQUESTS, "enrolment-busy", detail, hint)
+    _keep_pace(request, enrolment.HELLO)
     said = await _read(request, enrolment.Hello)
     return _written(await run_in_threadpool(request.app.state.fleet.welcome, said))
 
@@ -99,6 +97,7 @@ async def hello(request: Request) -> Response:
 @router.post(enrolment.ENROL)
 async def enrol(request: Request) -> Response:
     """Use a code: certify the device's key."""
+    _keep_pace(request, enrolment.ENROL)
     asked = await _read(request, enrolment.Enrol)
     return _written(await run_in_threadpool(request.app.state.fleet.enrol, asked))
 
@@ -120,6 +119,12 @@ async def renew(request: Request) -> Response:
     """Certify a new key of the device that asks with its present certificate."""
     asked = await _read(request, enrolment.Renew)
     return _written(await run_in_threadpool(request.app.state.fleet.renew, peer_of(request), asked.csr))
+
+
+def _keep_pace(request: Request, name: str) -> None:
+    if not request.app.state.paces[name].allows():
+        detail, hint = "too many devices ask at once", "try again in a minute"
+        raise problems.ApiProblem(HTTPStatus.TOO_MANY_REQUESTS, "enrolment-busy", detail, hint)
 
 
 async def _read(request: Request, kind: type[Said]) -> Said:

@@ -97,18 +97,16 @@ class Device:
         arguments = ["enroll", url or self.cloud.url, "--code", code, "--no-restart", "--json", *words]
         return _run(agent_main, [*arguments, "--config", str(self.config)])
 
-    def session(self, client_id: str | None = None, *hear: str) -> mqtt.Session:
-        """Connect to the broker with this device's certificate."""
+    def session(self, client_id: str | None = None, *hear: str, port: int = 0) -> mqtt.Session:
+        """Connect to the broker, or another one at `port`, with this device's certificate."""
         own = identity.read(self.state)
         assert own is not None
         options = mqtt.Options(
-            host=HOST, port=self.cloud.broker.port, client_id=client_id or own.device, tls=True,
+            host=HOST, port=port or self.cloud.broker.port, client_id=client_id or own.device, tls=True,
             ca_file=self.files / "ca.crt", cert_file=self.files / "device.crt", key_file=self.files / "device.key",
             subscriptions=tuple((topic, 1) for topic in hear),
         )  # fmt: skip
-        session = mqtt.Session(options, random.Random(3))
-        session.start()
-        return session
+        return started(options)
 
     def api(self, method: str, path: str, **more: Any) -> requests.Response:
         """Ask the API with this device's certificate."""
@@ -141,6 +139,13 @@ def with_certificate(device: Device, life: timedelta, now: datetime | None = Non
         )
     (device.files / "device.crt").write_text(issued.pem)
     return device
+
+
+def started(options: mqtt.Options) -> mqtt.Session:
+    """Begin to connect."""
+    session = mqtt.Session(options, random.Random(3))
+    session.start()
+    return session
 
 
 def next_of(session: mqtt.Session, kind: type[Any], timeout_s: float = PATIENCE_S) -> Any:

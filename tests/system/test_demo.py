@@ -136,7 +136,7 @@ def test_headless_with_the_broker_killed_in_the_middle(tmp_path: Path) -> None:
 
 def test_overload_and_the_night_with_processes_of_the_cloud_killed_in_the_middle(tmp_path: Path) -> None:
     port = free_port()
-    words = ["--seconds", "12", "--overload", "4", "--night", "--json"]
+    words = ["--seconds", "12", "--overload", "4", "--night", "--tls", "--json"]
     demo = start(*words, "--keep", str(tmp_path / "d"), "--port", str(port))
     try:
         wait_for("results in the cloud", lambda: results(port) > 5)

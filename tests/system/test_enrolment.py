@@ -1,6 +1,7 @@
 """Devices are enrolled by a code, and what a wrong code, a wrong server or a broken disk does about it."""
 
-import contextlib
+import os
+import pwd
 import socket
 import ssl
 import subprocess
@@ -16,13 +17,15 @@ import psycopg
 import pytest
 import requests
 from conftest import Postgres
-from fleet_shop import HOST, Cloud, Device, enrolled, mode_of
+from fleet_shop import HOST, Cloud, Device, connected, enrolled, mode_of, next_of, own_topic, puback, started
+from test_device import wait_for
 
 from agent import identity
 from agent.cli import main as agent_main
 from agent.link.enrolment import FirstContact
+from cloud.broker import find
 from cloud.fleet import Authority
-from wire import enrolment
+from wire import enrolment, mqtt
 
 
 @pytest.fixture(scope="module")
@@ -178,17 +181,22 @@ class InBetween:
                 self._tls.wrap_socket(client, server_side=True) as left,
                 anything.wrap_socket(socket.create_connection((HOST, self._to))) as right,
             ):
-                threading.Thread(target=self._pump, args=(left, right), daemon=True).start()
-                while answer := right.recv(65536):
-                    left.sendall(answer)
+                while self._pass_a_part(left, right, asked=True) and self._pass_a_part(right, left, asked=False):
+                    pass
         except OSError:
             return
 
-    def _pump(self, left: ssl.SSLSocket, right: ssl.SSLSocket) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            while asked := left.recv(65536):
-                self.seen += asked
-                right.sendall(asked)
+    def _pass_a_part(self, source: ssl.SSLSocket, sink: ssl.SSLSocket, *, asked: bool) -> bool:
+        """Pass on what has come; one thread does both ways, for TLS connections cannot be shared. False at the end."""
+        source.settimeout(0.05)
+        try:
+            part = source.recv(65536)
+        except TimeoutError:
+            return True
+        self.seen += part if asked else b""
+        sink.settimeout(5)
+        sink.sendall(part)
+        return bool(part)
 
     def close(self) -> None:
         self._listening.close()
@@ -278,6 +286,49 @@ def test_a_disk_that_breaks_half_way_leaves_the_old_identity(cloud: Cloud, tmp_p
     assert device.api("GET", "/v1/device").status_code == 200
     assert (device.files / "device.crt").read_text() == told.certificate
     assert [path.name for path in (device.state / "identity.d").iterdir()] == [device.files.readlink().name]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_root_gives_the_identity_to_the_agents_user(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "USER", "nobody")
+    device = enrolled(tmp_path, cloud, "given")
+    nobody = pwd.getpwnam("nobody").pw_uid
+    link = device.state / "identity"
+    owned = [device.state, link, *device.files.iterdir(), device.state / "identity.d", link.resolve()]
+    assert {path.lstat().st_uid for path in owned} == {nobody}
+    assert mode_of(device.files / "device.key") == 0o600
+
+
+def test_an_operators_own_mosquitto_runs_as_it_was_written(cloud: Cloud, tmp_path: Path) -> None:
+    folder, ports = tmp_path / "broker", [free_port(), free_port()]
+    words = ["--port", str(ports[0]), "--cloud-port", str(ports[1]), "--host", HOST, "--listen", HOST]
+    said = cloud.fleet("broker-config", str(folder), *words)
+    assert said["broker"] == f"mosquitto -c {folder / 'broker.conf'}"
+    assert mode_of(folder / "server.key") == 0o600
+    device = enrolled(tmp_path, cloud, "elsewhere")
+    password = (folder / "passwords" / "cloud").read_text().strip()
+    mosquitto = subprocess.Popen([find(), "-c", folder / "broker.conf"], stderr=subprocess.DEVNULL)
+    try:
+        wait_for("mosquitto to listen", (folder / "broker.pid").exists)
+        options = mqtt.Options(HOST, ports[1], "one", "cloud", password, subscriptions=(("shelfwire/v1/#", 1),))
+        with connected(lambda: started(options)) as ours, connected(lambda: device.session(port=ports[0])) as theirs:
+            assert not puback(theirs, own_topic("elsewhere")).failed
+            assert next_of(ours, mqtt.Message).topic == own_topic("elsewhere")
+        before = (folder / "server.crt").read_bytes(), password
+        cloud.fleet("broker-config", str(folder), *words)
+        after = (folder / "server.crt").read_bytes(), (folder / "passwords" / "cloud").read_text().strip()
+        assert (before[0] != after[0], before[1] == after[1]) == (True, True), "a new certificate, the same password"
+    finally:
+        mosquitto.terminate()
+        mosquitto.wait(10)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
 
 
 def test_an_answer_for_another_key_is_not_taken(cloud: Cloud, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """What a certificate lets a device do, at the broker and at the API, and what it does not; revocation and renewal."""
 
 import itertools
-import random
 import socket
 import ssl
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from fleet_shop import (
     own_topic,
     puback,
     refusal,
+    started,
     with_certificate,
 )
 from test_device import Box, books_agree, stop, wait_for
@@ -85,8 +85,7 @@ def test_a_stolen_certificate_hears_nothing_of_others(cloud: Cloud, two: tuple[D
     victim, thief = name_of(two[0]), name_of(two[1])
     listening = (own_topic(victim, "verdicts"), "shelfwire/v1/#", own_topic(thief, "verdicts"))
     with connected(lambda: two[1].session(None, *listening)) as stolen:
-        sender = mqtt.Session(cloud.broker.options("cloud", "teller"), random.Random(1))
-        sender.start()
+        sender = started(cloud.broker.options("cloud", "teller"))
         next_of(sender, mqtt.Up)
         puback(sender, own_topic(victim, "verdicts"), b"for the victim")
         puback(sender, own_topic(thief, "verdicts"), b"for the thief")
@@ -106,8 +105,7 @@ def test_the_broker_lets_nobody_in_without_a_certificate(cloud: Cloud, two: tupl
     options = mqtt.Options(
         host=HOST, port=cloud.broker.port, client_id="nobody", tls=True, ca_file=two[0].files / "ca.crt"
     )
-    session = mqtt.Session(options, random.Random(1))
-    session.start()
+    session = started(options)
     assert refusal(session).code == "certificate-missing"
 
 
@@ -236,8 +234,7 @@ def test_a_clock_that_is_behind_says_so(tmp_path: Path) -> None:
     broker.start()
     try:
         options = mqtt.Options(host=HOST, port=broker.port, client_id="x", tls=True, ca_file=authority.root_file)
-        session = mqtt.Session(options, random.Random(1))
-        session.start()
+        session = started(options)
         down = refusal(session)
     finally:
         broker.stop()
