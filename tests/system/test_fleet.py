@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 import requests
 from conftest import Postgres
@@ -23,7 +24,7 @@ from fleet_shop import (
     started,
     with_certificate,
 )
-from test_device import Box, books_agree, stop, wait_for
+from test_device import Box, stop, wait_for
 
 from agent import identity
 from agent.errors import Retryable
@@ -249,11 +250,6 @@ def test_sync_renews_while_it_delivers(cloud: Cloud, fresh: Device, tmp_path: Pa
     device = with_certificate(fresh, timedelta(days=1))
     before = identity.read(device.state)
     assert before is not None
-    device.config.write_text(
-        device.config.read_text()
-        + '[decide]\nconfirm_frames = 1\n[cloud]\nreceipt_timeout = "5 s"\n'
-        + '[[camera]]\nname = "cam-0"\nurl = "synthetic:1?width=160&height=90&loop=8"\nrate_fps = 20\n'
-    )
     box = _AsBox(device, tmp_path)
     with box.running("run", "--drain", "30") as process:
         wait_for("a new certificate", lambda: _serial(device) not in ("", before.serial))
@@ -261,11 +257,29 @@ def test_sync_renews_while_it_delivers(cloud: Cloud, fresh: Device, tmp_path: Pa
         wait_for("more answers", lambda: box.produced() > produced + 20)
         wait_for("sync to connect anew", lambda: box.log().count("connected to the broker") >= 2)
         assert stop(process) == 0
+    assert box.all_in_cloud()
     renewed = identity.read(device.state)
     assert renewed is not None
     assert renewed.left(datetime.now(UTC)) > timedelta(days=80)
     assert (device.files / "device.key").stat().st_mode & 0o777 == 0o600
-    books_agree(box, cloud.dsn)
+
+
+def test_what_a_revoked_device_keeps_is_delivered_once_it_is_let_in_again(
+    cloud: Cloud, fresh: Device, tmp_path: Path
+) -> None:
+    box = _AsBox(fresh, tmp_path)
+    with box.running("run") as process:
+        wait_for("answers in the cloud", lambda: box.in_cloud() > 5)
+        cloud.fleet("device", "revoke", name_of(fresh))
+        wait_for("sync to say why", lambda: box.status().get("sync", {}).get("code", "").startswith("certificate-"))
+        before = box.in_cloud()
+        wait_for("answers that wait", lambda: box.status().get("outbox", {}).get("waiting", 0) > 20)
+        assert stop(process) == 0
+    assert box.in_cloud() == before, "nothing came in after that"
+    assert fresh.enroll(cloud.code(name_of(fresh), "--replace"), "--force")[0] == 0
+    with box.running("sync") as process:
+        wait_for("all of it to be delivered", box.all_in_cloud)
+        assert stop(process) == 0
 
 
 def _serial(device: Device) -> str:
@@ -274,9 +288,30 @@ def _serial(device: Device) -> str:
 
 
 class _AsBox(Box):
-    """An enrolled device where the tests of devices expect one."""
+    """An enrolled device with a camera, where the tests of devices expect one."""
 
     def __init__(self, device: Device, folder: Path) -> None:
         self.folder = folder
         self.config = device.config
         self.state = device.state
+        self.device = device
+        self.config.write_text(
+            device.config.read_text()
+            + '[decide]\nconfirm_frames = 1\n[cloud]\nreceipt_timeout = "5 s"\n'
+            + '[[camera]]\nname = "cam-0"\nurl = "synthetic:1?width=160&height=90&loop=8"\nrate_fps = 20\n'
+        )
+
+    def in_cloud(self) -> int:
+        """Results of this device in the cloud."""
+        with psycopg.connect(self.device.cloud.dsn) as connection:
+            name = name_of(self.device)
+            row = connection.execute("SELECT count(*) FROM result WHERE device = %s", (name,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def all_in_cloud(self) -> bool:
+        """Whether the device's books say that all was delivered, and the cloud has as many."""
+        status = self.status()
+        if not status or status["outbox"]["waiting"]:
+            return False
+        produced, delivered = status["results"]["produced"], status["results"]["delivered"]
+        return bool(produced == delivered == self.in_cloud())
