@@ -43,6 +43,17 @@ def check(context: Context) -> Iterator[Finding]:
     yield from (finding for finding in found if finding.severity != "ok")
     if well and any(finding.severity == "ok" for finding in found):
         yield fine("camera", f"{well} of {many(len(cameras), 'camera')} give pictures, and good ones")
+    yield from _uncommissioned(context, cameras)
+
+
+def _uncommissioned(context: Context, cameras: tuple[Camera, ...]) -> Iterator[Finding]:
+    """Name the real cameras whose view and focus nobody has kept: these are then compared with what is usual alone."""
+    folder = context.state_dir / "commission"
+    real = [camera.name for camera in cameras if camera.kind_of() in ENDLESS]
+    without = [name for name in real if not (folder / f"{name}.jpg").exists()]
+    if without:
+        why = f"no picture of it was kept: shelfwire-agent snap --commission {without[0]}"
+        yield skipped("camera", f"view and focus as set up: {', '.join(without)}", why)
 
 
 def _looked_at(context: Context, cameras: tuple[Camera, ...]) -> Iterator[Finding]:
