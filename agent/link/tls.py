@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.link.certificate import Certificate, read
-from agent.link.hops import Hop, Way, failed, passed, untried
+from agent.link.hops import Hop, Way, failed, untried
 
 # openssl/x509_vfy.h: X509_V_ERR_...
 NOT_YET_VALID, EXPIRED = 9, 10
@@ -59,6 +59,7 @@ def encrypt(way: Way, raw: socket.socket, host: str, trust: Trust, timeout_s: fl
     raw.settimeout(max(0.05, timeout_s))
     try:
         secure = context.wrap_socket(raw, server_hostname=host)
+        took_s = time.monotonic() - began_s
         _hear_alert(secure)
     except OSError as error:
         raw.close()
@@ -69,7 +70,8 @@ def encrypt(way: Way, raw: socket.socket, host: str, trust: Trust, timeout_s: fl
     peer = _own(secure)
     way.days_left = peer.days_left(time.time()) if peer else None
     left = f", {way.days_left:.0f} days left" if way.days_left is not None else ""
-    way.take(passed("tls", began_s, f"{secure.version()}, certificate of {peer.subject if peer else host}{left}"))
+    said = f"{secure.version()}, certificate of {peer.subject if peer else host}{left}"
+    way.take(Hop("tls", True, took_s * 1000, said))
     return secure
 
 
