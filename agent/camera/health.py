@@ -134,7 +134,8 @@ class Health:
         mean_ns = (self._used[-1] - self._used[0]) / (len(self._used) - 1)
         silent_ns = now_ns - self._used[-1]
         span_ns = self._used[-1] - self._used[0] + (silent_ns if silent_ns > 2 * mean_ns else 0)
-        return (len(self._used) - 1) * 1e9 / span_ns if span_ns > 0 else 0.0
+        rate_fps = (len(self._used) - 1) * 1e9 / span_ns if span_ns > 0 else 0.0
+        return min(rate_fps, 1e9 / self._pause_ns)  # two frames that came close together are no rate
 
     def _enter(self, phase: Phase, error: ShelfwireError | None) -> None:
         changed = phase != self._phase or _parts(error)[0] != _parts(self._error)[0]
