@@ -9,6 +9,7 @@ device is enrolled, but something on the way to the cloud needs somebody.
 
 import argparse
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     """Enrol; gives 0, or 1 when broker or API do not let the device in yet."""
     tell = _Teller(quiet=options.json)
     url, code = check_url(options.url), _code(options.code)
-    state_dir = configuration.state_dir_of(options.config)
+    state_dir = _find_state_dir(options.config)
     _check_former(state_dir, force=options.force)
     tell.say(f"Enrolling this device with {url}")
     contact = FirstContact(url)
@@ -71,6 +72,31 @@ def _code(text: str) -> enrolment.Code:
         return enrolment.parse_code(text)
     except WireError as error:
         raise Rejected(error.code, str(error), error.hint) from None
+
+
+def _find_state_dir(config: Path) -> Path:
+    """Find where the identity goes, and see early that this user may write there: later the code would be used."""
+    try:
+        state_dir = configuration.state_dir_of(config)
+    except Rejected as error:
+        if error.code == "config-unreadable" and os.geteuid() != 0:
+            raise _needs_root(f"{config} is not for this user") from error
+        raise
+    nearest = next(place for place in (state_dir, *state_dir.absolute().parents) if _is_there(place))
+    if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
+        raise _needs_root(f"this user may not write into {nearest}")
+    return state_dir
+
+
+def _is_there(place: Path) -> bool:
+    try:
+        return place.exists()
+    except PermissionError:
+        return False
+
+
+def _needs_root(why: str) -> Rejected:
+    return Rejected("needs-root", why, "run it with sudo: sudo shelfwire-agent enroll ...; the code was not used")
 
 
 def _check_former(state_dir: Path, *, force: bool) -> None:

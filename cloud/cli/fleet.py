@@ -110,6 +110,8 @@ def _add(fleet: Fleet, options: argparse.Namespace) -> tuple[dict[str, Any], str
         "",
         "The code is shown this once and counts for this device alone.",
     ]
+    if options.replace:
+        lines.append("On the board that has the name now, put --force behind it.")
     if url is None:
         lines.append("No server has opened a port for devices yet (serve --device-port): put its address for CLOUD.")
     return said, "\n".join(lines)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloud.web.devices import Pace
 from wire import enrolment
 from wire.enrolment import Code, Hello, Keys, Welcome, make_code, parse_code, proof, proves, stretch
 from wire.errors import WireError
@@ -86,3 +87,14 @@ def test_the_proof_covers_everything_that_was_said() -> None:
 )
 def test_only_certificates_are_taken_for_trust(text: str, good: bool) -> None:
     assert enrolment.is_certificate_text(text) is good
+
+
+def test_strangers_are_held_to_a_pace() -> None:
+    """An installer of a whole shop is not held up; walking through codes is."""
+    now_s = [0.0]
+    pace = Pace(2.0, 5.0, lambda: now_s[0])
+    assert [pace.allows() for _ in range(7)] == [True] * 5 + [False] * 2
+    now_s[0] = 1.0
+    assert [pace.allows() for _ in range(3)] == [True, True, False]
+    now_s[0] = 1000.0
+    assert [pace.allows() for _ in range(6)] == [True] * 5 + [False], "no more is saved up"
