@@ -64,11 +64,11 @@ def _journal(since_s: float, lately: str) -> Iterator[Finding]:
     if "No data available" in said.stderr:
         yield skipped("service", "journal", "it knows nothing of our services")
         return
-    lines = [line for line in said.stdout.splitlines() if line.strip()]
+    lines = [line for line in said.stdout.splitlines() if line.strip() and not line[0].isspace()]  # the rest goes on
     if said.returncode or "not permitted" in said.stderr:
         yield skipped("service", "journal", "run as root, or as a member of the group systemd-journal")
     elif lines:
-        yield wrong("service", "SVC-7", f"{many(len(lines), 'line')} {lately}, the last: {lines[-1][:120]}")
+        yield wrong("service", "SVC-7", f"{many(len(lines), 'error')} {lately}, the last: {lines[-1][:120]}")
     else:
         yield fine("service", f"no error in the journal {lately}")
 

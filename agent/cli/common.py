@@ -58,6 +58,14 @@ class _JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
+class _Journal(logging.Formatter):
+    """Says how serious each line is, so that ``journalctl -p err`` finds it (sd-daemon(3))."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = 3 if record.levelno >= logging.ERROR else 4 if record.levelno >= logging.WARNING else 6
+        return "\n".join(f"<{level}>{line}" for line in super().format(record).splitlines())
+
+
 def start_logging(options: argparse.Namespace, role: str) -> None:
     """Log to standard error; the service manager adds the time there, a terminal needs it.
 
@@ -68,7 +76,7 @@ def start_logging(options: argparse.Namespace, role: str) -> None:
     if options.json:
         stream.setFormatter(_JsonLines())
     elif "JOURNAL_STREAM" in os.environ:
-        stream.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        stream.setFormatter(_Journal("%(levelname)s: %(message)s"))
     else:
         stream.setFormatter(logging.Formatter(f"%(asctime)s {role:<6} %(levelname)-7s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, handlers=[stream], force=True)
@@ -79,6 +87,8 @@ def say_error(code: str, message: str, hint: str) -> None:
     text = f"error: {message} [{code}]"
     if hint:
         text += f"\n  cure: {hint}"
+    if "JOURNAL_STREAM" in os.environ:
+        text = "\n".join(f"<3>{line}" for line in text.splitlines())
     print(text, file=sys.stderr)
 
 

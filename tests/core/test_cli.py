@@ -61,3 +61,13 @@ def test_daemons_on_little_memory_load_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout == "[]\n"
+
+
+def test_the_journal_is_told_how_serious_each_line_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", "8:1")
+    assert main(["sync", "--config", str(tmp_path / "none.toml")]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) > 1
+    assert all(line.startswith("<3>") for line in said)
