@@ -15,13 +15,13 @@ class Reading:
     behind_s: float
 
 
-def reading(wall: datetime, accepted: datetime | None) -> Reading:
+def reading(wall: datetime, accepted: datetime | None, oldest: datetime = BUILT) -> Reading:
     """Judge by the clock, but never by a time before this release or before metadata that was accepted.
 
     A clock that stands at 1970 would find nothing expired, and old metadata could be shown to the device for ever.
-    `accepted` is when the newest accepted metadata was signed.
+    `accepted` is when the newest accepted metadata was signed, `oldest` when this release was made.
     """
-    floor = BUILT if accepted is None else max(BUILT, accepted)
+    floor = oldest if accepted is None else max(oldest, accepted)
     return Reading(max(wall, floor), max(0.0, (floor - wall).total_seconds()))
 
 

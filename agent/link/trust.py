@@ -5,6 +5,7 @@ What is added here: metadata is safe on the disk before it counts, and a clock t
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tuf.api import exceptions
-from tuf.api.metadata import Root, TargetFile, Timestamp
+from tuf.api.metadata import Metadata, Root, TargetFile, Timestamp
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from agent.core import floor
@@ -37,6 +38,8 @@ LIMITS: Final = UpdaterConfig(
 )
 FLOOR: Final = "floor"
 """File beside the metadata: when the newest accepted timestamp was signed, and by which keys."""
+BEGAN: Final = "began"
+"""File beside the metadata: the SHA-256 of the given root that all of it follows from."""
 CLOCK_OFF: Final = timedelta(days=1)
 """A mirror's clock that differs by more points at this device's clock, once metadata seems to have run out."""
 
@@ -68,14 +71,23 @@ class Found:
 class Trust:
     """Trusted metadata in `folder`, begun with `root_file` (the root of trust) or with what `folder` has.
 
-    `prefix` is where a mirror keeps its metadata. For one thread, and one process at a time.
+    `prefix` is where a mirror keeps its metadata; no clock is believed that is before `oldest`. For one thread, and
+    one process at a time.
     """
 
-    def __init__(self, folder: Path, clock: Clock, root_file: Path | None = None, prefix: str = f"{METADATA}/") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        clock: Clock,
+        root_file: Path | None = None,
+        prefix: str = f"{METADATA}/",
+        oldest: datetime = floor.BUILT,
+    ) -> None:
         self._folder = folder
         self._clock = clock
         self._root_file = root_file
         self._prefix = prefix
+        self._oldest = oldest
         self._updater: _Updater | None = None
         self.accepted: Accepted | None = None
 
@@ -109,26 +121,39 @@ class Trust:
         return Found(file, prefixed)
 
     def _root(self) -> bytes:
-        """The root to begin with: the one that was given to this device, else the newest that it has."""
-        for path in (self._root_file, self._folder / "root.json", *self._kept_roots()):
-            if path is not None:
-                with contextlib.suppress(FileNotFoundError):
-                    return path.read_bytes()
+        """The root to begin with: the newest that this device has come to from the one that it was given.
+
+        Not always the given one: its way to the newest may be longer than one refresh may go. Another file given in
+        its place begins anew, which is how an operator who has lost the root keys helps a device by hand.
+        """
+        given = _bytes_of(self._root_file)
+        kept = next((raw for raw in map(_bytes_of, self._kept_roots()) if raw is not None and _is_root(raw)), None)
+        began, mark = self._folder / BEGAN, hashlib.sha256(given or b"").hexdigest().encode()
+        if kept is not None and (given is None or _bytes_of(began) == mark):
+            return kept
+        if given is not None:
+            write_durably(began, mark)
+            return given
+        unchecked = _bytes_of(self._folder / "root.json")  # python-tuf says what is wrong with it
+        if unchecked is not None:
+            return unchecked
         raise Rejected(
             "update-root", "this device has no root of trust, so it cannot tell good updates from bad ones",
             "copy the operator's root.json to this device and name it as [update] root_file",
         )  # fmt: skip
 
     def _kept_roots(self) -> list[Path]:
+        """The newest first. The link `root.json` is replaced in two steps, so it may be missing after a power cut."""
         kept = [p for p in self._folder.glob("root_history/*.root.json") if p.name.partition(".")[0].isdigit()]
-        return sorted(kept, key=lambda path: int(path.name.partition(".")[0]), reverse=True)
+        newest_first = sorted(kept, key=lambda path: int(path.name.partition(".")[0]), reverse=True)
+        return [self._folder / "root.json", *newest_first]
 
     def _time(self, root: Root) -> datetime:
         """The time to judge by, once the newest root is known: its keys decide whether the kept floor still counts."""
         return self._reading(root).now
 
     def _reading(self, root: Root) -> floor.Reading:
-        return floor.reading(utc(self._clock.now().wall_ns), self._floor(root))
+        return floor.reading(utc(self._clock.now().wall_ns), self._floor(root), self._oldest)
 
     def _floor(self, root: Root) -> datetime | None:
         """When the newest accepted timestamp was signed. Of keys that were taken away nothing is believed any more."""
@@ -187,7 +212,7 @@ class Trust:
                 f"{told:%Y-%m-%d}",
                 "set this device's clock, then it goes on",
             )
-        if told is None and self._clock.trust() != "synced" and now > floor.BUILT:
+        if told is None and self._clock.trust() != "synced" and now > self._oldest:
             return Rejected(
                 "update-clock",
                 f"by this device's clock ({day}), which no time server keeps, the {name} metadata has run out",
@@ -287,6 +312,22 @@ def _no_metadata(where: str) -> Retryable:
         "update-metadata", f"what {where} answers is no metadata of a repository",
         "look whether a login page or another server answers; correct [update] repository",
     )  # fmt: skip
+
+
+def _bytes_of(path: Path | None) -> bytes | None:
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes() if path is not None else None
+    return None
+
+
+def _is_root(raw: bytes) -> bool:
+    """Whether a kept root is whole: signed as it says itself."""
+    try:
+        root = Metadata[Root].from_bytes(raw)
+        root.verify_delegate(Root.type, root)
+    except (exceptions.RepositoryError, ValueError, TypeError, KeyError, AttributeError):
+        return False
+    return True
 
 
 def _signed_at(timestamp: Timestamp) -> datetime | None:

@@ -5,6 +5,8 @@ shelfwire-cloud fleet device list                           all devices, their c
 shelfwire-cloud fleet device show till-3                    one device and its certificates
 shelfwire-cloud fleet device revoke till-3                  shut it out: API at once, broker within seconds
 shelfwire-cloud fleet broker-config DIR --host cloud.example    files for a mosquitto of your own, with TLS
+shelfwire-cloud fleet keys init FOLDER                     a repository of models, and who may sign (docs/repository.md)
+shelfwire-cloud fleet publish BUNDLE_DIR --keys FOLDER     offer a bundle; also list, unpublish, refresh, export
 """
 
 import argparse
@@ -16,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cloud.cli import common
+from cloud.cli import common, fleet_repository
 from cloud.cli.common_fleet import TLS_PORT, authority_of
 from cloud.errors import Rejected
 from cloud.fleet import Authority, Fleet
@@ -34,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
     _add_device(parts.add_parser("device", help="add, list, show, revoke"))
+    fleet_repository.add_parts(parts)
     config = parts.add_parser("broker-config", help="write the files of a mosquitto with TLS for devices")
     config.add_argument("folder", type=Path, metavar="DIR", help="folder for the broker's files")
     config.add_argument("--host", action="append", required=True, metavar="NAME",
@@ -78,6 +81,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do what was asked."""
+    if hasattr(options, "alone"):
+        return fleet_repository.run(options)
     common.start_logging(options, "fleet")
     store = Store.open(options.dsn, options.data)
     try:

@@ -21,6 +21,8 @@ from cloud.courier import Courier
 from cloud.errors import Broken, Rejected
 from cloud.gateway import Function
 from cloud.ingest import Ingest
+from cloud.repository.folder import RepositoryFolder
+from cloud.repository.resigning import Resigner
 from cloud.store import Store
 from cloud.store.read import Reader
 from cloud.web import Address, Hub, create_app, listen, serve, version_of_pages, wall_clock
@@ -81,7 +83,13 @@ def run(options: argparse.Namespace) -> int:
         reader = Reader(store.pool)
         hub = Hub(reader, store.dsn, now=wall_clock, rng=random.Random(), version=pages_version)  # noqa: S311
         objects = common.objects_of(options)
-        app = create_app(reader, hub=hub, pages_version=pages_version, objects=objects, function=function)
+        models = RepositoryFolder.of_cloud(options.data)
+        resigner = Resigner(models)
+        resigner.start()
+        stack.callback(resigner.stop)
+        app = create_app(
+            reader, hub=hub, pages_version=pages_version, objects=objects, function=function, models=models
+        )
         devices = None
         if port_for_devices is not None:
             devices = port_for_devices.open(store, app, stack)

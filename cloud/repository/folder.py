@@ -5,15 +5,16 @@ which of them count, is replaced last.
 """
 
 import contextlib
+import fcntl
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
-from fasteners import InterProcessLock  # type: ignore[import-untyped]
 from securesystemslib.signer import Signer
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
@@ -41,7 +42,8 @@ ALARMS: Final[Mapping[str, timedelta]] = {
 SIGN_EVERY: Final = timedelta(days=1)
 KEEP_VERSIONS: Final = 20
 """Snapshots and targets of late readers that are not deleted yet."""
-MOST_WAIT_S: Final = 30.0
+MOST_WAIT_S = 30.0
+LOOK_EVERY_S: Final = 0.05
 
 _COMPACT = JSONSerializer(compact=True)
 
@@ -100,15 +102,17 @@ class RepositoryFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only writer. Raises `Broken` (``repository-busy``)."""
+        """Be the only writer, of all threads and processes. Raises `Broken` (``repository-busy``)."""
         self.online.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = InterProcessLock(self.online / "lock")
-        if not lock.acquire(timeout=MOST_WAIT_S):
-            raise Broken("repository-busy", "another command writes to the repository", "wait for it, or end it")
-        try:
+        until_s = time.monotonic() + MOST_WAIT_S
+        with (self.online / "lock").open("wb") as file:
+            while not _lock(file):
+                if time.monotonic() > until_s:
+                    raise Broken(
+                        "repository-busy", "another command writes to the repository", "wait for it, or end it"
+                    )
+                time.sleep(LOOK_EVERY_S)
             yield
-        finally:
-            lock.release()
 
     def read(self) -> Current:
         """Read the newest metadata. Raises `Rejected` (``repository-missing``) and `Broken` (``repository-bad``)."""
@@ -219,6 +223,15 @@ class RepositoryFolder:
             number = path.name.partition(".")[0]
             if number.isdigit() and int(number) <= newest - KEEP_VERSIONS:
                 path.unlink(missing_ok=True)
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Take the lock that ends with the file's closing; False while somebody else has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def sign(metadata: Metadata[Any], root: Root, signers: Mapping[str, Signer]) -> None:

@@ -12,10 +12,12 @@ from cloud.gateway import Function, Gateway
 from cloud.jobs.callback import Allowed
 from cloud.jobs.rows import Jobs
 from cloud.objects import Objects
+from cloud.repository.folder import RepositoryFolder
+from cloud.repository.resigning import RepositoryMetrics
 from cloud.shards.intake import Intake
 from cloud.store.modes import ModesReader
 from cloud.store.read import Reader
-from cloud.web import api, frames, jobs, live, modes, pages, problems, report, shapes, shards, stream
+from cloud.web import api, frames, jobs, live, modes, pages, problems, report, repository, shapes, shards, stream
 from cloud.web.guard import Guard
 from cloud.web.hub import Hub
 from cloud.web.metrics import Fleet
@@ -41,10 +43,12 @@ def create_app(
     now: Callable[[], datetime] = wall_clock,
     objects: Objects | None = None,
     function: Function | None = None,
+    models: RepositoryFolder | None = None,
 ) -> FastAPI:
     """Make the application. It starts and stops the hub with itself; `now` is the server's clock.
 
-    Without a place for `objects` it takes no shards. `function` answers the frames that devices ask about at once.
+    Without a place for `objects` it takes no shards. `function` answers the frames that devices ask about at once;
+    `models` is the repository that devices update from.
     """
 
     @asynccontextmanager
@@ -67,6 +71,8 @@ def create_app(
     )
     registry = CollectorRegistry()
     registry.register(Fleet(reader, hub, now))
+    if models is not None:
+        registry.register(RepositoryMetrics(models))
     gateway = Gateway(reader.pool, function, registry, now=now)
     app.state.gateway = gateway
     app.state.parts = Parts(reader, hub, now, registry, pages_version)
@@ -74,6 +80,7 @@ def create_app(
     app.state.modes = modes.Overview(ModesReader(reader.pool), now)
     app.state.allowed_callbacks = Allowed.from_environment()
     app.state.shards = None if objects is None else Intake(reader.pool, objects, now)
+    app.state.repository = models
     app.state.batch = report.Views(reader, objects)
     problems.install(app, pages.not_found_page)
     app.include_router(api.router)
@@ -87,6 +94,8 @@ def create_app(
     app.include_router(shards.router, prefix="/v1", include_in_schema=False)
     app.include_router(shards.upload_router)
     app.include_router(modes.router)
+    app.include_router(repository.router, prefix=live.API)
+    app.include_router(repository.files_router)
     app.include_router(report.router, prefix=live.API)
     app.include_router(report.page_router)
     app.include_router(pages.router)

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from cloud.fleet.registry import Fleet, Refused
-from cloud.web import frames, jobs, problems, shards
+from cloud.web import frames, jobs, problems, repository, shards
 from cloud.web.peers import PeerGuard, peer_of
 from wire import enrolment, strict
 from wire.errors import WireError
@@ -55,7 +55,7 @@ class Pace:
 def create_device_app(pages: FastAPI, fleet: Fleet, now: Callable[[], datetime]) -> FastAPI:
     """Make the application for devices, over the store, gateway and objects of the `pages`' application."""
     app = FastAPI(title="Shelfwire devices", openapi_url=None, docs_url=None, redoc_url=None)
-    for name in ("gateway", "parts", "jobs", "allowed_callbacks", "shards"):
+    for name in ("gateway", "parts", "jobs", "allowed_callbacks", "shards", "repository"):
         setattr(app.state, name, getattr(pages.state, name))
     app.state.fleet = fleet
     app.state.now = now
@@ -66,6 +66,7 @@ def create_device_app(pages: FastAPI, fleet: Fleet, now: Callable[[], datetime])
     app.include_router(jobs.device_router, prefix="/v1")
     app.include_router(shards.router, prefix="/v1")
     app.include_router(shards.upload_router)
+    app.include_router(repository.files_router)
     app.add_middleware(PeerGuard, fleet=fleet)
 
     @app.exception_handler(Refused)

@@ -20,7 +20,10 @@ HEADERS: Mapping[str, str] = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""On every answer."""
+"""On every answer with a page or data for one."""
+
+PLAIN_FILES = "/repository/"
+"""Below this are files for devices, which pay for every byte of a check: no page, no script, nothing to guard."""
 
 
 class Guard:
@@ -38,7 +41,7 @@ class Guard:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
+                for name, value in () if scope["path"].startswith(PLAIN_FILES) else HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
