@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Enrol; gives 0, or 1 when broker or API do not let the device in yet."""
+    """Enrol; gives 0, or 1 when something beside the enrolment needs somebody."""
     tell = _Teller(quiet=options.json)
     url, code = check_url(options.url), _code(options.code)
     state_dir = _find_state_dir(options.config)
@@ -61,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
     assert own is not None
     tell.step(Step("certificate", f"{own.device} of {told.store}, until {own.not_after:%Y-%m-%d}; it renews itself"))
     tell.step(Step("identity", f"kept in {folder}"))
+    tell.step(_check_config(told, options.config, state_dir))
     for prove in proof.PROOFS:
         tell.step(prove(told, state_dir))
     restarted = [] if options.no_restart else _restart(tell)
@@ -129,6 +130,20 @@ def _check_clock(welcome: enrolment.Welcome, now: datetime) -> Step:
     return Step("clock", f"{ahead.total_seconds():+.0f} s from the cloud's")
 
 
+def _check_config(told: enrolment.Identity, path: Path, state_dir: Path) -> Step:
+    """See that the user's configuration, which goes before what came with the enrolment, does not stand in its way."""
+    try:
+        found = configuration.load(path, state_dir)
+    except Rejected as error:
+        return Step("config", str(error), error.code, error.hint)
+    ours = {"broker": told.broker, "api": told.api}
+    others = [f'{key} = "{value}"' for key in ours if (value := getattr(found.cloud, key)) != ours[key]]
+    if others:
+        cure = f"take that out of [cloud] in {path}, unless it is meant so"
+        return Step("config", f"{path} names another cloud: {', '.join(others)}", "config-other-cloud", cure)
+    return Step("config", f"{path} is fine" if path.exists() else "none of your own; none is needed")
+
+
 def _check_name(welcome: enrolment.Welcome, path: Path) -> None:
     """See that the code is for the device that the user's own configuration speaks of, where it speaks of one."""
     wanted = configuration.own_id(path)
@@ -183,7 +198,8 @@ class _Teller:
                 "restarted": restarted,
             }, indent=2))  # fmt: skip
         elif heard:
-            self.say(f"{own.device} is enrolled; the cloud has heard from it.")
+            more = "" if good else " See the lines with a cure."
+            self.say(f"{own.device} is enrolled; the cloud has heard from it.{more}")
         else:
             self.say(f"{own.device} is enrolled, but does not reach all of its cloud yet: see the lines with a cure.")
         return 0 if good else 1

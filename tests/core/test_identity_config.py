@@ -1,14 +1,17 @@
 """What a device was told when it was enrolled lies below what its user wrote."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from agent import config
+from agent.cli import enroll
 from agent.core import health
 from agent.core.reply import HttpReply, Never, NotNow, sort
 from agent.errors import Rejected
 from wire import tls
+from wire.enrolment import Welcome
 
 ENROLLED = """
 [device]
@@ -135,3 +138,28 @@ def test_what_tls_says_is_put_into_words(said: str, code: str, word: str) -> Non
     assert reason is not None
     assert (reason.code, word in reason.hint) == (code, True)
     assert tls.explain("anything else") is None
+
+
+@pytest.mark.parametrize(
+    ("ahead", "code"),
+    [
+        (timedelta(), ""),
+        (timedelta(minutes=-20), "clock-off"),
+        (timedelta(hours=3), "clock-off"),
+        (timedelta(days=-8), "clock-wrong"),
+        (timedelta(days=-20_000), "clock-wrong"),
+        (timedelta(days=365), "clock-wrong"),
+    ],
+)
+def test_a_clock_is_compared_with_the_clouds_before_a_code_is_used(ahead: timedelta, code: str) -> None:
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    welcome = Welcome(
+        v=1, device="till-3", store="s", salt="11" * 32, nonce="22" * 32, now=now, trust="x", proof="0" * 64
+    )  # fmt: skip
+    if code == "clock-wrong":
+        with pytest.raises(Rejected) as refused:
+            enroll._check_clock(welcome, now + ahead)
+        assert (refused.value.code, "timedatectl" in refused.value.hint) == (code, True)
+        assert f"{now:%Y-%m-%d}" in str(refused.value)
+    else:
+        assert enroll._check_clock(welcome, now + ahead).code == code

@@ -247,6 +247,20 @@ def test_what_is_not_right_on_the_way_names_who_must_act(cloud: Cloud, tmp_path:
     assert (steps["broker"]["code"], bool(steps["broker"]["cure"])) == ("broker-refused", True)
 
 
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ('[cloud]\nbroker = "mqtt://127.0.0.1:1883"\n', "config-other-cloud"),
+        ('[cloud]\nbrocker = "mqtt://127.0.0.1:1883"\n', "config"),
+    ],
+)
+def test_a_configuration_in_the_way_is_told(cloud: Cloud, tmp_path: Path, more: str, code: str) -> None:
+    exit_code, said = Device(tmp_path, cloud, more).enroll(cloud.code(f"own-{code}"))
+    steps = {step["step"]: step for step in said["steps"]}
+    assert (exit_code, said["heard"], steps["config"]["code"]) == (1, True, code)
+    assert steps["config"]["cure"]
+
+
 def test_not_a_cloud_at_all(tmp_path: Path, cloud: Cloud) -> None:
     device = Device(tmp_path, cloud)
     assert device.enroll("ABCD-EFGH-JKMN", url="https://127.0.0.1:9")[1]["error"]["code"] == "api-refused"

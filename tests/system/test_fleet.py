@@ -1,6 +1,7 @@
 """What a certificate lets a device do, at the broker and at the API, and what it does not; revocation and renewal."""
 
 import itertools
+import random
 import socket
 import ssl
 from collections.abc import Iterator
@@ -26,8 +27,11 @@ from fleet_shop import (
 )
 from test_device import Box, stop, wait_for
 
-from agent import identity
+from agent import config, identity
+from agent.app.renewal import Renewal
 from agent.errors import Retryable
+from agent.host.clock import SystemClock
+from agent.link import enrolment as calls
 from agent.link.https import Https
 from cloud.broker import Broker
 from cloud.fleet import Authority
@@ -221,9 +225,8 @@ def test_a_certificate_that_has_ended_says_so_and_names_the_cure(cloud: Cloud, f
     device = with_certificate(fresh, timedelta(hours=-1))
     down = refusal(device.session())
     assert (down.code, "shelfwire-agent enroll" in down.hint) == ("certificate-expired", True)
-    own = (device.files / "device.crt", device.files / "device.key")
     with pytest.raises(Retryable) as refused:
-        Https(cloud.url, device.files / "ca.crt", own=own).send("GET", "/v1/device", {}, b"", 10)
+        _https(cloud, device).send("GET", "/v1/device", {}, b"", 10)
     assert (refused.value.code, "shelfwire-agent enroll" in refused.value.hint) == ("certificate-expired", True)
 
 
@@ -315,3 +318,43 @@ class _AsBox(Box):
             return False
         produced, delivered = status["results"]["produced"], status["results"]["delivered"]
         return bool(produced == delivered == self.in_cloud())
+
+
+def test_a_renewal_that_fails_leaves_everything_and_says_why(cloud: Cloud, fresh: Device) -> None:
+    device = with_certificate(fresh, timedelta(days=1))
+    before = {path.name: path.read_bytes() for path in device.files.iterdir()}
+    device.config.write_text(device.config.read_text() + '[cloud]\napi = "https://127.0.0.1:9"\n')
+    renewed: list[str] = []
+    renewal = Renewal(
+        config.load(device.config), SystemClock(), random.Random(1),
+        on_renewed=lambda: renewed.append("yes"), on_crash=lambda: renewed.append("crash"),
+    )  # fmt: skip
+    assert 0 <= renewal.turn() <= 30
+    assert "[api-refused]" in renewal.trouble
+    left_s = renewal.left_s()
+    assert left_s is not None
+    assert 0 < left_s <= 86_400
+    assert ({path.name: path.read_bytes() for path in device.files.iterdir()}, renewed) == (before, [])
+
+
+def test_a_renewal_does_not_undo_an_enrolment(cloud: Cloud, fresh: Device) -> None:
+    """Whoever enrols the device anew while a renewal is under way has the last word."""
+    former = identity.read(fresh.state)
+    request = identity.make_request()
+    told = calls.renew(_https(cloud, fresh), request.csr)
+    with_certificate(fresh, timedelta(days=50))  # as an enrolment would
+    renewal = Renewal(
+        config.load(fresh.config), SystemClock(), random.Random(1), on_renewed=lambda: None, on_crash=lambda: None
+    )
+    assert former is not None
+    with pytest.raises(Retryable) as refused:
+        identity.install(fresh.state, told, request.key, lambda folder: renewal._prove(folder, former))
+    assert refused.value.code == "identity-changed"
+    assert _serial(fresh) not in ("", former.serial)
+    assert (fresh.files / "device.crt").read_text() != told.certificate
+    assert len(list((fresh.state / "identity.d").iterdir())) == 1
+
+
+def _https(cloud: Cloud, device: Device) -> Https:
+    own = (device.files / "device.crt", device.files / "device.key")
+    return Https(cloud.url, device.files / "ca.crt", own=own)
