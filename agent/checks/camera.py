@@ -38,10 +38,9 @@ def check(context: Context) -> Iterator[Finding]:
         return
     cameras = context.config.camera
     found = list(_looked_at(context, cameras))
-    ill = {finding.title.partition(":")[0] for finding in found if finding.severity != "ok"}
-    well = len(cameras) - len(ill & {camera.name for camera in cameras})
+    well = sum(finding.severity == "ok" for finding in found)
     yield from (finding for finding in found if finding.severity != "ok")
-    if well and any(finding.severity == "ok" for finding in found):
+    if well:
         yield fine("camera", f"{well} of {many(len(cameras), 'camera')} give pictures, and good ones")
     yield from _uncommissioned(context, cameras)
 
@@ -74,13 +73,15 @@ def _by_child(context: Context, cameras: tuple[Camera, ...]) -> Iterator[Finding
     """Open the cameras in a child process. One of which nothing is heard in time hangs."""
     said = child.ask(context.left_s(), "cameras", str(context.config_path))
     reports = {str(report["camera"]): report for report in said.reports}
+    busy = not said.ended and said.worked_s < child.FAIR_S
+    missed = [camera.name for camera in cameras if camera.name not in reports]
+    if busy and missed:
+        yield skipped("camera", f"{', '.join(missed)}: not opened", said.excuse)
     for camera in cameras:
         report = reports.get(camera.name)
         if report is not None:
             yield from by_look(camera, report)
-        elif not said.ended and said.worked_s < child.FAIR_S:
-            yield skipped("camera", f"{camera.name}: not opened", said.excuse)
-        else:
+        elif not busy:
             how = "the process that opened it crashed" if said.ended else "opening it does not come back"
             yield named(camera, "camera-hung", f"camera {camera.name}: {how}", "")
 
