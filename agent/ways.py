@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from agent.core import placement
 from agent.core.budget import Budget
 from agent.core.placement import Demand, Load, Placement, Where
-from agent.ports import Frame, Spool, Stamp
+from agent.ports import ClockTrust, Frame, Spool, Stamp
 
 FACT_STALE_S = 25.0
 """Sync writes the function's health at least every 10 s: after two misses nobody sends."""
@@ -36,8 +36,9 @@ class Terms:
 class Ways:
     """The ways beside the device. Any thread may ask."""
 
-    def __init__(self, terms: Terms, budget: Budget, spool: Spool, boot: str) -> None:
+    def __init__(self, terms: Terms, budget: Budget, spool: Spool, boot: str, trust: Callable[[], ClockTrust]) -> None:
         self._terms = terms
+        self._trust = trust
         self._budget = budget
         self._spool = spool
         self._boot = boot
@@ -68,7 +69,7 @@ class Ways:
         with self._lock:
             placed = placement.place(demand, load, self._open(now, need_bytes, has_room=has_room))
             if placed.where is Where.SERVERLESS:
-                self._budget.spend(now.boot_ns, _day(now))
+                self._budget.spend(now.boot_ns, self._day(now))
                 self._probed_ns = now.boot_ns
             self.last = placed
         return placed
@@ -81,7 +82,7 @@ class Ways:
             return {
                 "function": shut or placement.why_no_function(ways),
                 "night": shut,
-                "spent_usd": round(self._budget.spent_usd(_day(now)), 6),
+                "spent_usd": round(self._budget.spent_usd(now.boot_ns, self._day(now)), 6),
             }
 
     def budget_fact(self, now: Stamp) -> str:
@@ -98,7 +99,7 @@ class Ways:
             spool_has_room=may and self._spool.room_bytes() >= need_bytes,
             link_up=self._link_up,
             function=self._health(now.boot_ns),
-            budget=self._budget.why_not(now.boot_ns, _day(now)),
+            budget=self._budget.why_not(now.boot_ns, self._day(now)),
         )
 
     def _health(self, now_ns: int) -> placement.Health:
@@ -106,6 +107,12 @@ class Ways:
             return "down"
         probed = self._probed_ns is not None and now_ns - self._probed_ns < PROBE_EVERY_S * 1e9
         return "down" if self._function == "probing" and probed else self._function
+
+    def _day(self, now: Stamp) -> str:
+        """Tell the day in UTC; empty while no time service keeps the wall clock."""
+        if self._trust() == "unsure":
+            return ""
+        return datetime.fromtimestamp(now.wall_ns // 10**9, UTC).date().isoformat()
 
     def _need_bytes(self, frame: Frame) -> float:
         height, width = frame.picture.shape[:2]
@@ -119,7 +126,3 @@ def _read(text: str | None) -> dict[str, Any]:
     except ValueError:
         return {}
     return told if isinstance(told, dict) else {}
-
-
-def _day(now: Stamp) -> str:
-    return datetime.fromtimestamp(now.wall_ns // 10**9, UTC).date().isoformat()

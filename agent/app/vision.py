@@ -226,7 +226,7 @@ class Vision:
         again = config.review
         rng = random.Random()  # noqa: S311 - draws what is audited
         return Offload(
-            Ways(terms, budget, self._writer.spool, boot),
+            Ways(terms, budget, self._writer.spool, boot, self._clock.trust),
             Overflow(),
             self._writer.spool,
             partial(to_jpeg, quality=config.spool.quality, max_side=config.spool.max_side),

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 
 HOUR_NS = 3600 * 10**9
+DAY_NS = 24 * HOUR_NS
 
 BUDGET_HOUR = "budget-hour"
 BUDGET_DAY = "budget-day"
@@ -43,18 +44,39 @@ def _capacity(per_hour: int, burst: int) -> float:
     return 0.0 if per_hour == 0 else max(1.0, min(float(burst), per_hour / 2))
 
 
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What was spent on one day. `day` is empty while no clock tells it; `since_ns` is when it began, boot clock."""
+
+    day: str
+    spent_usd: float
+    since_ns: int
+
+    def on(self, now_ns: int, day: str) -> "Account":
+        """Let the time go on to `now_ns`, on `day`, which is empty when the wall clock is unsure.
+
+        An account without a day is that of the day that a clock tells first: a device that starts each time with a
+        wrong clock does not get a day's money twice. While none tells any, a day lasts 24 hours of this boot.
+        """
+        if day and self.day not in ("", day):
+            return Account(day, 0.0, now_ns)
+        if not day and now_ns - self.since_ns >= DAY_NS:
+            return Account("", 0.0, now_ns)
+        return Account(day or self.day, self.spent_usd, self.since_ns)
+
+
 class Budget:
     """What calls of the function may still be made, by number and by money. Survives a restart as text.
 
-    `day` is the date in UTC as text; `usd_per_call` what a call is taken to cost until `learn` knows better.
+    `day` is the date in UTC as text, empty when the wall clock is unsure; `usd_per_call` what a call is taken to cost
+    until `learn` knows better.
     """
 
     def __init__(self, per_hour: int, burst: int, per_day_usd: float, usd_per_call: float, now_ns: int) -> None:
         self._bucket = Bucket.full(per_hour, burst, now_ns)
         self._per_day_usd = per_day_usd
         self._usd_per_call = usd_per_call
-        self._day = ""
-        self._spent_usd = 0.0
+        self._account = Account("", 0.0, now_ns)
 
     def learn(self, usd_per_call: float) -> None:
         """Take what calls were billed of late."""
@@ -62,25 +84,33 @@ class Budget:
 
     def why_not(self, now_ns: int, day: str) -> str:
         """Say why no call may be made now: ``budget-day`` or ``budget-hour``; empty when one may."""
-        if self.spent_usd(day) + self._usd_per_call > self._per_day_usd:
+        self._account = self._account.on(now_ns, day)
+        if self._account.spent_usd + self._usd_per_call > self._per_day_usd:
             return BUDGET_DAY
         return BUDGET_HOUR if self._bucket.take(now_ns) is None else ""
 
     def spend(self, now_ns: int, day: str) -> None:
         """Pay for one call. `why_not` was asked at the same moment."""
         self._bucket = self._bucket.take(now_ns) or self._bucket
-        self._spent_usd = self.spent_usd(day) + self._usd_per_call
-        self._day = day
+        account = self._account.on(now_ns, day)
+        self._account = Account(account.day, account.spent_usd + self._usd_per_call, account.since_ns)
 
-    def spent_usd(self, day: str) -> float:
+    def spent_usd(self, now_ns: int, day: str) -> float:
         """Give what was spent on `day`, the present one."""
-        return self._spent_usd if day == self._day else 0.0
+        return self._account.on(now_ns, day).spent_usd
 
     def dump(self, now_ns: int, boot: str) -> str:
         """Write the budget down."""
-        tokens = self._bucket.at(now_ns).tokens
+        account = self._account
         return json.dumps(
-            {"boot": boot, "at_ns": now_ns, "tokens": tokens, "day": self._day, "spent_usd": self._spent_usd}
+            {
+                "boot": boot,
+                "at_ns": now_ns,
+                "tokens": self._bucket.at(now_ns).tokens,
+                "day": account.day,
+                "spent_usd": account.spent_usd,
+                "since_ns": account.since_ns,
+            }
         )
 
     def take_up(self, text: str | None, now_ns: int, boot: str) -> None:
@@ -90,10 +120,13 @@ class Budget:
         """
         try:
             kept = json.loads(text or "")
-            at_ns = min(int(kept["at_ns"]), now_ns) if kept["boot"] == boot else now_ns
-            tokens, day, spent_usd = float(kept["tokens"]), str(kept["day"]), float(kept["spent_usd"])
+            same_boot = kept["boot"] == boot
+            at_ns = min(int(kept["at_ns"]), now_ns) if same_boot else now_ns
+            since_ns = min(int(kept.get("since_ns", now_ns)), now_ns) if same_boot else now_ns
+            account = Account(str(kept["day"]), float(kept["spent_usd"]), since_ns)
+            tokens = float(kept["tokens"])
         except (ValueError, KeyError, TypeError):
             return
         bucket = self._bucket
         self._bucket = Bucket(bucket.per_hour, bucket.burst, tokens, at_ns).at(now_ns)
-        self._day, self._spent_usd = day, spent_usd
+        self._account = account

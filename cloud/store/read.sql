@@ -46,18 +46,22 @@ ORDER BY captured_at DESC
 LIMIT %(limit)s
 
 -- name: cleared_alerts
--- The picture of an alert that is over came with the record that raised it.
+-- The picture of an alert that is over came with the record that raised it, and so did `since`: by how much that was
+-- wrong is told there, for the device's clock may have been set between the two.
 SELECT a.device, a.run, a.seq, a.camera, a.rule, a.state, a.label, a.score,
-       a.since + (a.captured_at - a.captured_device_at) AS since, a.frame, a.reason, a.captured_at, a.received_at,
-       p.run AS picture_run, p.seq AS picture_seq
+       a.since + coalesce(p.late, a.captured_at - a.captured_device_at) AS since, a.frame, a.reason, a.captured_at,
+       a.received_at, p.picture_run, p.picture_seq
 FROM (SELECT * FROM alert
       WHERE state = 'cleared' AND captured_at >= %(since)s
       ORDER BY captured_at DESC LIMIT %(limit)s) a
 LEFT JOIN LATERAL (
-    SELECT b.run, b.seq FROM alert b
+    SELECT b.captured_at - b.captured_device_at AS late,
+           CASE WHEN b.thumbnail IS NOT NULL THEN b.run END AS picture_run,
+           CASE WHEN b.thumbnail IS NOT NULL THEN b.seq END AS picture_seq
+    FROM alert b
     WHERE b.device = a.device AND b.camera = a.camera AND b.rule = a.rule AND b.since = a.since
-      AND b.thumbnail IS NOT NULL AND b.captured_at BETWEEN a.captured_at - interval '1 day' AND a.captured_at
-    ORDER BY b.captured_at LIMIT 1) p ON true
+      AND b.state = 'raised' AND b.captured_at BETWEEN a.captured_at - interval '1 day' AND a.captured_at
+    ORDER BY b.thumbnail IS NULL, b.captured_at LIMIT 1) p ON true
 ORDER BY a.captured_at DESC
 
 -- name: results

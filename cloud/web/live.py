@@ -18,6 +18,9 @@ API = "/api/v1"
 DEVICE_STALE_AFTER_S = 45.0
 """A device tells its status every 10 seconds, even when nothing changes; this is four times missed and a bit."""
 
+PICTURE_OLDEST = timedelta(minutes=5)
+"""Longest way of a last picture that a device's clock is believed for."""
+
 ANSWER_STALE_AFTER_S = 10.0
 """An older answer is not the present any more, unless the camera is slower than that."""
 
@@ -230,9 +233,15 @@ def _picture(row: PictureRow) -> shapes.Picture:
         frame=row.frame,
         width=row.width,
         height=row.height,
-        captured_at=row.captured_at,
+        captured_at=_when_pictured(row),
         received_at=row.received_at,
     )
+
+
+def _when_pictured(row: PictureRow) -> datetime:
+    """A device sends a last picture within a minute or never: one that claims another day has a wrong clock."""
+    believed = timedelta() <= row.received_at - row.captured_at <= PICTURE_OLDEST
+    return row.captured_at if believed else row.received_at
 
 
 def _device(row: DeviceRow, heard_at: datetime, answered: Mapping[str, int], now: datetime) -> shapes.Device:

@@ -89,8 +89,8 @@ def test_a_restart_neither_refills_nor_forgets() -> None:
 
     rebooted = Budget(10, 2, 1.0, 0.4, 3 * HOUR_NS)
     rebooted.take_up(text, 3 * HOUR_NS, "boot-2")
+    assert rebooted.spent_usd(3 * HOUR_NS, DAY) == pytest.approx(0.8)
     assert rebooted.why_not(3 * HOUR_NS, "2026-11-26") == BUDGET_HOUR, "how long the reboot took nobody knows"
-    assert rebooted.spent_usd(DAY) == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("text", [None, "", "no json", "[]", "{}", '{"boot": "b", "at_ns": "x"}'])
@@ -98,3 +98,46 @@ def test_what_was_kept_and_cannot_be_read_changes_nothing(text: str | None) -> N
     budget = Budget(10, 2, 1.0, 0.4, 0)
     budget.take_up(text, 0, "b")
     assert budget.why_not(0, DAY) == ""
+
+
+# -- a clock that is wrong -----------------------------------------------------------------------------------
+
+
+def spend(budget: Budget, now_ns: int, day: str) -> int:
+    """Spend until nothing may be spent any more; gives how often."""
+    n = 0
+    while budget.why_not(now_ns, day) == "":
+        budget.spend(now_ns, day)
+        n += 1
+    return n
+
+
+def test_a_clock_that_is_set_late_gives_no_second_allowance() -> None:
+    budget = Budget(10**6, 10**6, 0.03, 0.01, 0)
+    assert spend(budget, 0, "") == 3
+    assert budget.why_not(S, DAY) == BUDGET_DAY
+    assert spend(budget, 2 * S, "2026-11-26") == 3
+
+
+def test_boots_with_a_wrong_clock_share_one_day() -> None:
+    """As a device without a battery does that is switched off and on: the wall clock says 2000 each time."""
+    text, spent = None, 0
+    for boot in range(20):
+        budget = Budget(10**6, 10**6, 0.03, 0.01, 0)
+        budget.take_up(text, 0, f"boot-{boot}")
+        spent += spend(budget, S, "")
+        spent += spend(budget, 60 * S, DAY)
+        text = budget.dump(61 * S, f"boot-{boot}")
+    assert spent == 3
+
+
+def test_a_device_that_no_clock_tells_the_day_gets_its_money_every_24_hours() -> None:
+    budget = Budget(10**6, 10**6, 0.03, 0.01, 0)
+    assert [spend(budget, hour * HOUR_NS, "") for hour in (0, 12, 23, 24, 30, 48)] == [3, 0, 0, 3, 0, 3]
+    assert spend(budget, 49 * HOUR_NS, DAY) == 0
+
+
+def test_a_budget_of_an_earlier_agent_is_taken_up() -> None:
+    budget = Budget(10**6, 10**6, 0.03, 0.01, 5 * S)
+    budget.take_up(f'{{"boot": "b", "at_ns": 1, "tokens": 9, "day": "{DAY}", "spent_usd": 0.02}}', 5 * S, "b")
+    assert spend(budget, 6 * S, DAY) == 1

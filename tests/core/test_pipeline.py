@@ -133,8 +133,9 @@ class Bench:
     def _offload(self, copies: review.Terms) -> Offload:
         now_ns = self.clock.boot_ns
         ways = Ways(
-            Terms(True, "auto", {"shelf": 250.0}, 1280), Budget(3600, 60, 1.0, 0.00001, now_ns), self.spool, "boot"
-        )
+            Terms(True, "auto", {"shelf": 250.0}, 1280), Budget(3600, 60, 1.0, 0.00001, now_ns), self.spool, "boot",
+            lambda: "synced",
+        )  # fmt: skip
         ways.heed(json.dumps({"health": "up", "at_boot_ns": now_ns}), json.dumps({"connected": True}))
         chooser = review.Review(copies, random.Random(3), now_ns)
         return Offload(ways, Overflow(limit_frames=12), self.spool, encode, chooser, 30.0, 1)
@@ -439,7 +440,7 @@ def test_whatever_happens_the_books_balance(
     names = [f"camera-{n}" for n in range(readers)]
     budget = Budget(per_hour, 60, 1.0, 0.00001, clock.boot_ns)
     terms = Terms(shape != "nothing", "night" if shape == "night" else "auto", dict.fromkeys(names, 5.0), 1280)
-    ways = Ways(terms, budget, spool, "boot")
+    ways = Ways(terms, budget, spool, "boot", lambda: "synced")
     ways.heed(json.dumps({"health": "up", "at_boot_ns": clock.boot_ns}), json.dumps({"connected": True}))
     chooser = review.Review(review.Terms(0.6, 0.1, 1000, 1.0), rng, clock.boot_ns)
     offload = Offload(ways, Overflow(500), spool, shaky_encode, chooser, 30.0, workers)

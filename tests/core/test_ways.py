@@ -31,7 +31,7 @@ class Bench:
         self.clock = FakeClock()
         self.spool = Spool()
         budget = Budget(per_hour, 60, 1.0, 0.00001, self.clock.boot_ns)
-        self.ways = Ways(Terms(True, "auto", {"shelf": 250.0}, 1280), budget, self.spool, "boot")
+        self.ways = Ways(Terms(True, "auto", {"shelf": 250.0}, 1280), budget, self.spool, "boot", lambda: "synced")
 
     def hear(self, health: str = "up", *, connected: bool = True, usd: float | None = None) -> None:
         told = {"health": health, "reason": "", "usd_per_call": usd, "latency_ms": None}

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -155,6 +156,22 @@ def test_an_alert_is_open_until_it_is_cleared(api: httpx.Client, shop: Shop) -> 
     assert over["ended_at"] > over["since"]
     problem(api.get(f"/api/v1/alerts/shop-1/{RUN}/999999/thumbnail.jpg"), 404, "no-such-thumbnail")
     problem(api.get("/api/v1/alerts/shop-1/xyz/1/thumbnail.jpg"), 422, "bad-parameter")
+
+
+@pytest.mark.parametrize("jpeg", [None, JPEG])
+def test_an_alert_raised_before_the_clock_was_set_began_when_it_did(
+    api: httpx.Client, shop: Shop, jpeg: bytes | None
+) -> None:
+    said = datetime(2000, 1, 1, 0, 5, tzinfo=UTC)
+    since = said - timedelta(seconds=8)
+    raised = shop.alert("shop-1", "shelf", "Banana", since=since, age_s=50, said=said, jpeg=jpeg)
+    (stands,) = api.get("/api/v1/alerts").json()["open"]
+    began = datetime.fromisoformat(stands["since"])
+    assert abs(ago(58) - began) < timedelta(seconds=5)
+    shop.alert("shop-1", "shelf", "Banana", state="cleared", since=since, age_s=2)
+    (over,) = api.get("/api/v1/alerts").json()["recent"]
+    assert over["since"] == stands["since"]
+    assert (over["thumbnail_url"] or "").endswith(f"/{raised}/thumbnail.jpg") == (jpeg is not None)
 
 
 # -- the store -------------------------------------------------------------------------------------------------------

@@ -196,14 +196,16 @@ class Shop:
         since: datetime | None = None,
         age_s: float = 5.0,
         jpeg: bytes | None = None,
+        said: datetime | None = None,
     ) -> int:
+        """`said` is when the device's wrong clock says that it was captured."""
         self._seq += 1
         at = ago(age_s)
         self.execute(
-            """INSERT INTO alert VALUES (%s, %s, %s, %s, %s, %s, %s, 0.9, %s, 1, 'stayed', %s, %s, %s, 'device', 1, %s,
+            """INSERT INTO alert VALUES (%s, %s, %s, %s, %s, %s, %s, 0.9, %s, 1, 'stayed', %s, %s, %s, %s, 1, %s,
                  %s)""",
-            device, RUN, self._seq, name, rule, state, label, since or ago(age_s + 8), jpeg, at, at, ago(age_s - 0.1),
-            bytes(32),
+            device, RUN, self._seq, name, rule, state, label, since or ago(age_s + 8), jpeg, at, said or at,
+            "boot-clock" if said else "device", ago(age_s - 0.1), bytes(32),
         )  # fmt: skip
         self.tell(device, "alerts")
         return self._seq
