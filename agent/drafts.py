@@ -8,10 +8,13 @@ from typing import Any, Protocol
 
 from agent.core import alerting, decide, records, watching
 from agent.overflow import Job
-from agent.ports import Clock, Draft, Frame, Lane, Spooled
+from agent.ports import Clock, ClockTrust, Draft, Frame, Lane, Spooled
 from models import Answer
 
 log = logging.getLogger(__name__)
+
+SET_NS = 10**9
+"""A wall clock that has moved by so much against the boot clock was set: a clock is slewed by 0.5 ms in a second."""
 
 
 class Pictures(Protocol):
@@ -46,11 +49,17 @@ class Drafts:
         self._pictures = pictures
         self._clock = clock
 
+    def _trust(self, frame: Frame) -> ClockTrust:
+        """Tell whether the wall clock can be believed for a frame: not when it was set since that was captured."""
+        now = self._clock.now()
+        moved_ns = (now.wall_ns - now.boot_ns) - (frame.captured.wall_ns - frame.captured.boot_ns)
+        return self._clock.trust() if abs(moved_ns) < SET_NS else "unsure"
+
     def result(
         self, frame: Frame, answer: Answer, conclusion: decide.Conclusion, waiting_ms: float, total_ms: float
     ) -> Draft:
         """Make the record of the device's own answer."""
-        trust = self._clock.trust()
+        trust = self._trust(frame)
         body = records.result_body(
             camera=frame.camera,
             frame=frame.number,
@@ -97,7 +106,7 @@ class Drafts:
         return watches, drafts
 
     def _alert(self, frame: Frame, answer: Answer, rule: alerting.Rule, change: alerting.Change) -> Draft:
-        trust = self._clock.trust()
+        trust = self._trust(frame)
         log.info("camera %s: alert %s %s: %s", frame.camera, rule.name, change.state, change.reason)
         body = records.alert_body(
             camera=frame.camera,
@@ -115,7 +124,7 @@ class Drafts:
 
     def notice(self, frame: Frame, notice: watching.Notice) -> Draft:
         """Make the alert that says that a camera's condition has begun or ended."""
-        trust = self._clock.trust()
+        trust = self._trust(frame)
         body = records.alert_body(
             camera=frame.camera,
             frame=frame.number,
@@ -132,7 +141,7 @@ class Drafts:
 
     def picture(self, job: Job, spooled: Spooled, size: tuple[int, int]) -> Draft:
         """Make the record of a picture that lies in the spool; `size` is its width and height."""
-        frame, trust = job.frame, self._clock.trust()
+        frame, trust = job.frame, self._trust(job.frame)
         body = records.frame_body(
             camera=frame.camera,
             frame=frame.number,

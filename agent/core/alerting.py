@@ -63,4 +63,6 @@ def watch(
     if before.raised or stayed_s < rule.dwell_s or score < rule.score or is_quiet(rule.quiet, local):
         return before, None
     reason = f"{rule.label} for {stayed_s:.1f} s (rule: {rule.dwell_s:g} s at {rule.score:.2f} or more)"
-    return replace(before, raised=True), Change("raised", before.since_wall_ns, reason)
+    # By the wall clock of now: it may have been set since the label came.
+    since_wall_ns = max(0, wall_ns - (boot_ns - began))
+    return replace(before, raised=True, since_wall_ns=since_wall_ns), Change("raised", since_wall_ns, reason)

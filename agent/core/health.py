@@ -144,7 +144,7 @@ def warnings(facts: Facts) -> tuple[HealthWarning, ...]:
                 code="frames-refused",
                 severity="warning",
                 text=f"{_many(facts.frames_refused, 'picture')} refused by the cloud for good, or lost, and set aside",
-                cure="see this device's log for the code of each; update the cloud or this agent",
+                cure="see why with shelfwire-agent outbox list --dead; once the cloud is mended: outbox retry --all",
             )
         )
     dead = facts.dead - facts.frames_refused
@@ -154,7 +154,7 @@ def warnings(facts: Facts) -> tuple[HealthWarning, ...]:
                 code="dead-letters",
                 severity="warning",
                 text=f"{_many(dead, 'record')} refused by the cloud for good and set aside",
-                cure="see this device's log for the code of each; update the cloud or this agent",
+                cure="see why with shelfwire-agent outbox list --dead; once the cloud is mended: outbox retry --all",
             )
         )
     if facts.evicted:

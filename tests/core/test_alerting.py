@@ -58,7 +58,7 @@ def test_quiet_hours_hold_it_back_and_it_comes_afterwards_with_its_first_time() 
 
 def test_the_reason_tells_the_time_and_the_rule() -> None:
     state, _ = watch(RULE, Watch(), seen("Banana"), 0.9, 0, 7, NOON)
-    _, change = watch(RULE, state, seen("Banana"), 0.9, int(5e9), 9, NOON)
+    _, change = watch(RULE, state, seen("Banana"), 0.9, int(5e9), int(5e9) + 7, NOON)
     assert change == Change("raised", 7, "Banana for 5.0 s (rule: 5 s at 0.60 or more)")
 
 
@@ -70,3 +70,15 @@ def test_quiet_spans(span: tuple[time, time], inside: time, outside: time) -> No
     assert is_quiet([span], inside)
     assert not is_quiet([span], outside)
     assert not is_quiet([], inside)
+
+
+def test_an_alert_that_is_raised_after_the_clock_was_set_began_by_the_right_clock() -> None:
+    """The dwell is counted by the boot clock, and so is its beginning: the wall clock stood in the year 1970 then."""
+    right_ns = 1_800_000_000 * 10**9
+    state, _ = watch(RULE, Watch(), seen("Banana"), 0.9, 10**9, 7, NOON)
+    state, change = watch(RULE, state, seen("Banana"), 0.9, 7 * 10**9, right_ns, NOON)
+    assert change is not None
+    assert change.since_wall_ns == right_ns - 6 * 10**9
+    _, over = watch(RULE, state, seen("Lemon"), 0.9, 9 * 10**9, right_ns + 2 * 10**9, NOON)
+    assert over is not None
+    assert over.since_wall_ns == change.since_wall_ns, "the cloud knows by it which alert is over"

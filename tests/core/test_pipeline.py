@@ -514,3 +514,26 @@ def test_the_watch_s_notice_is_an_alert_with_its_picture() -> None:
     assert (alert.rule, alert.state, alert.reason) == ("camera-covered", "raised", said.text)
     assert alert.thumbnail == "QUJD"
     assert bench.recorder.facts == {"watch:shelf": "{}"}
+
+
+def test_a_frame_captured_before_the_clock_was_set_is_not_dated_by_it() -> None:
+    """Its wall time is of the year 2001, but by the time its record is made the clock can be trusted."""
+    bench = Bench(copies=review.Terms(0.0, 0.0, 60, 1.0))
+    right_ns = bench.clock.wall_ns
+    bench.clock.wall_ns = 10**18
+
+    class Sets(Worker):
+        def classify(self, bgr: Picture, k: int = 5) -> Answer:
+            bench.clock.wall_ns = right_ns
+            return super().classify(bgr, k)
+
+    bench.pipeline.offer(Frame("shelf", 1, PICTURE, bench.clock.now(), truth="Banana"))
+    frame = bench.frames.take(0)
+    assert frame is not None
+    bench.pipeline._follow(frame, Sets([("Banana", 0.9)]))
+    bench.frames.done(frame)
+    bench.feed(("Banana", 0.9))
+    bench.spill()
+    assert [body["clock"] for body in bench.bodies("result")] == ["unsure", "synced"]
+    assert [body["clock"] for body in bench.bodies("frame")] == ["unsure"]
+    assert [d.clock for d in bench.recorder.drafts if d.kind == "result"] == ["unsure", "synced"]

@@ -95,8 +95,10 @@ def test_a_boot_in_the_year_2000_and_the_clock_set_while_it_runs(
             )
             looks_right_on_the_page(served.url, began)
             budget = json.loads(rows_of(box, "SELECT value FROM fact WHERE name = 'budget'")[0][0])
-            for process in processes:
-                assert stop(process) == 0, box.log()
+            vision, sync = processes
+            assert stop(vision) == 0, box.log()
+            wait_for("the last answers to leave", lambda: box.status()["outbox"]["waiting"] == 0)
+            assert stop(sync) == 0, box.log()
             nothing_is_lost_doubled_or_misdated(box, store.dsn, began, set_at)
             assert budget["day"] in {moment.date().isoformat() for moment in (began, datetime.now(UTC))}
             the_night_knows_its_day(box, began)
