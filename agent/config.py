@@ -524,6 +524,9 @@ def _enrolled(state_dir: Path) -> dict[str, Any] | None:
 
 
 def _unreadable(path: Path, error: Exception) -> Rejected:
+    if isinstance(error, PermissionError):
+        hint = "run this as the agent's user: sudo -u shelfwire shelfwire-agent ..."
+        return Rejected("config-unreadable", f"this user may not read {path}", hint)
     return Rejected(
         "config-unreadable", f"{path} cannot be read: {error}", "give it to this user and save it as UTF-8 text"
     )

@@ -420,6 +420,16 @@ def test_a_user_who_may_not_look_is_told_as_whom_to_run(both: Both, tmp_path: Pa
         answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     finally:
         config.unlink()
-    assert answer.returncode == 4, answer.stderr
-    assert "[store-permission]" in answer.stderr
+    assert answer.returncode == 2, answer.stderr
+    assert "this user may not read" in answer.stderr
     assert "cure: run this as the agent's user: sudo -u" in answer.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_store_that_this_user_may_not_see_is_not_called_missing(both: Both) -> None:
+    code = (
+        f"import os, pathlib; os.setuid(65534)\nfrom agent.store.outside import must_exist\n"
+        f"must_exist(pathlib.Path('{both.folder}'))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "Broken: this user may not look into" in answer.stderr
