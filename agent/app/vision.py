@@ -432,6 +432,8 @@ class Vision:
             yield Sample("shelfwire_frames_captured", "Frames captured.", state.captured, counter=True, label=label)
             yield Sample("shelfwire_frames_dropped", "Frames dropped.", dropped, counter=True, label=label)
             yield Sample("shelfwire_camera_streaming", "1 while the camera gives pictures.", streaming, label=label)
+            wrong = len(self._watch.conditions(state.name))
+            yield Sample("shelfwire_camera_conditions", "What is wrong with what it shows.", wrong, label=label)
             yield Sample("shelfwire_camera_rate_fps", "Frames per second.", state.rate_fps, label=label)
         placed = {"local": self._pipeline.progress, **self._pipeline.placed}
         for where, n in placed.items():

@@ -92,9 +92,9 @@ class Eye:
         return Look(seen.brightness, seen.contrast, seen.sharpness, seen.dark, seen.bright, detail=1.0)
 
     def remember(self, detail: list[list[float]] | None, looks: int) -> None:
-        """Take up what the last run learned."""
+        """Take up what the last run learned. Raises ValueError when it does not fit."""
         if detail is not None:
-            self.normal_detail, self.taught = np.array(detail, np.float32), looks
+            self.normal_detail, self.taught = np.array(detail, np.float32).reshape(TILES[::-1]), looks
 
     def teach(self, looks: int) -> None:
         """Take the last picture for a good one; `looks` is over how many of them the normal is taken."""

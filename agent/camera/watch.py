@@ -138,7 +138,7 @@ class Watch:
         normal, boot_ns = watched.normal, frame.captured.boot_ns
         look = watched.eye.look(frame.picture, normal.brightness if normal.known else 0.0)
         verdicts = watching.judge(look, normal)
-        for condition in self._terms.conditions:
+        for condition in watching.CONDITIONS:
             if verdicts[condition] == "bad" or condition not in watched.said:
                 watched.said[condition] = watching.explain(condition, frame.camera, look, normal)
         courses = self._advance(watched, self._allow_darkness(verdicts, frame), frame)
@@ -174,11 +174,17 @@ class Watch:
         courses = watched.courses
         if watched.looked_ns and boot_ns - watched.looked_ns > gap_s * 1e9:
             courses = watching.after_a_gap(courses)
+        wanted = self._terms.conditions
+        unwanted = {c for c, course in courses.items() if course.holds and c not in wanted}  # told by an earlier run
         return {
             c: watching.advance(
-                courses.get(c, Course()), verdicts[c], boot_ns, wall_ns, watching.begin_s(c, self._terms)
+                courses.get(c, Course()),
+                "good" if c in unwanted else verdicts[c],
+                boot_ns,
+                wall_ns,
+                watching.begin_s(c, self._terms),
             )
-            for c in self._terms.conditions
+            for c in (*wanted, *unwanted)
         }
 
     def _heed_commissioning(self, watched: _Watched) -> None:
@@ -250,10 +256,15 @@ def _take_up(camera: Camera, text: str | None) -> _Watched:
     watched = _Watched(camera, Eye(camera.mask))
     if text is None:
         return watched
-    kept: dict[str, Any] = json.loads(text)
-    watched.normal = Normal(**kept["normal"])
-    watched.eye.remember(kept["detail"], watched.normal.looks)
-    watched.courses = {c: Course("present", since_wall_ns=ns) for c, ns in kept["holds"].items()}
+    try:
+        kept: dict[str, Any] = json.loads(text)
+        normal = Normal(**kept["normal"])
+        watched.eye.remember(kept["detail"], normal.looks)
+        watched.courses = {c: Course("present", since_wall_ns=int(ns)) for c, ns in kept["holds"].items()}
+    except (KeyError, TypeError, ValueError):
+        log.warning("camera %s: what the watch learned is of another version; it learns anew", camera.name)
+        return _Watched(camera, Eye(camera.mask))
+    watched.normal = normal
     return watched
 
 

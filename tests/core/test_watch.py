@@ -16,7 +16,7 @@ from agent.ports import Frame, Stamp
 
 import cv2  # isort: skip
 
-SCENE = Scene(3, 480, 270)
+SCENE = Scene(3, 320, 180)
 SHELF = [SCENE.render(index)[0] for index in range(60)]
 NOON_NS = 1_800_000_000 * 10**9
 
@@ -135,6 +135,21 @@ def test_a_restart_neither_repeats_a_notice_nor_forgets_to_end_it(shop: Shop, tm
     assert after.told == [("camera-covered", "cleared")]
 
 
+@pytest.mark.parametrize("kept", ["[]", "{}", '{"normal": {"x": 1}, "detail": null, "holds": {}}', "no JSON"])
+def test_what_an_other_version_kept_is_learned_anew(tmp_path, kept: str) -> None:
+    shop = Shop(tmp_path, kept=kept)
+    shop.show(looks=40)
+    shop.show(faults.FAULTS["blurred"])
+    assert shop.told == [("camera-blurred", "raised")]
+
+
+def test_what_is_no_longer_wanted_ends(shop: Shop, tmp_path) -> None:
+    shop.show(faults.FAULTS["covered"], looks=20)
+    after = Shop(tmp_path, kept=shop.facts["watch:shelf"], conditions=("camera-black",))
+    after.show(faults.FAULTS["covered"], looks=30)
+    assert after.told == [("camera-covered", "cleared")]
+
+
 def test_what_was_learned_is_kept_now_and_then(shop: Shop) -> None:
     kept = json.loads(shop.facts["watch:shelf"])
     assert set(kept) == {"normal", "detail", "holds"}
@@ -165,7 +180,7 @@ def test_a_zone_neither_hides_a_fault_nor_makes_one(tmp_path) -> None:
 
     def painted(picture):
         picture = picture.copy()
-        picture[:, :194] = 128
+        picture[:, :130] = 128
         return picture
 
     shop.show(painted, looks=40)
