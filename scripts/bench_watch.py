@@ -29,7 +29,7 @@ import numpy as np
 
 WIDTH, HEIGHT = 640, 360
 WARM_LOOKS = 60
-FAULT_LOOKS = 150
+FAULT_LOOKS = 110
 FAULT_FROZEN_LOOKS = 200
 AFTER_S = 60.0
 START_NS = 1_800_000_000 * 10**9
@@ -182,18 +182,18 @@ def _person(picture: Pixels, look: int) -> Pixels:
 def cases() -> list[Case]:
     """Everything that is done to cameras, from nothing to hopeless."""
     found = [Case("nothing wrong", "", None, lambda p, _: p), Case("customer close by", "20 of 60 s", None, _person)]
-    for gain in (0.5, 0.3, 0.1, 0.02):
+    for gain in (0.3, 0.1, 0.02):
         expected = watching.BLACK if gain <= 0.02 else None
         found.append(Case("less light", f"x {gain:g}", expected, partial(_less_light, gain=gain, deviation=0.0)))
         if gain in (0.3, 0.1):
             found.append(Case("less light, noisy", f"x {gain:g}", None, partial(_less_light, gain=gain, deviation=4.0)))
-    for gain in (1.3, 1.6, 3.0, 5.0):
+    for gain in (1.3, 1.6, 3.0, 5.0, 8.0):
         expected = watching.BLINDED if gain >= 3 else None
-        found.append(Case("more light", f"x {gain:g}", expected, _plain(faults.burn, gain), gain == 3))
+        found.append(Case("more light", f"x {gain:g}", expected, _plain(faults.burn, gain), gain < 8))
     for part in (0.2, 0.4, 0.6, 0.75, 0.9, 1.0):
         expected = watching.COVERED if part >= 0.6 else None
         found.append(Case("covered", f"{part:.0%}", expected, partial(_covered, part=part), part == 0.6))
-    for sigma in (0.7, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0):
+    for sigma in (1.0, 1.5, 2.0, 3.0, 4.0, 6.0):
         expected = watching.BLURRED if sigma >= 1.5 else None
         found.append(Case("out of focus", f"{sigma:g} px", expected, _plain(faults.blur, sigma), sigma < 3))
     for shift in (0.01, 0.02, 0.04, 0.06, 0.08, 0.12, 0.2):
@@ -202,8 +202,8 @@ def cases() -> list[Case]:
     for turn in (2.0, 4.0, 6.0, 10.0):
         expected = watching.MOVED if turn >= 4 else None
         found.append(Case("turned", f"{turn:g} degrees", expected, _plain(faults.move, 0.0, turn), turn == 4))
-    found += [Case("JPEG quality", f"{q}", None, partial(_jpeg, quality=q)) for q in (60, 30, 10)]
-    found += [Case("noise", f"{d}", None, partial(_noise, deviation=d)) for d in (5, 10, 20)]
+    found += [Case("JPEG quality", f"{q}", None, partial(_jpeg, quality=q)) for q in (30, 10)]
+    found += [Case("noise", f"{d}", None, partial(_noise, deviation=d)) for d in (10, 20)]
     found.append(Case("frozen", "", watching.FROZEN, _Frozen(clock=False)))
     found.append(Case("frozen, clock runs", "", watching.FROZEN, _Frozen(clock=True)))
     return found

@@ -42,6 +42,8 @@ BLURRED_BAD, BLURRED_GOOD = 0.6, 0.75
 """Sharpness as part of the normal one."""
 MOVED_BAD, MOVED_GOOD = 0.04, 0.025
 """Shift in parts of the picture's width that most of the view agrees on."""
+TURNED_BAD_DEG, TURNED_GOOD_DEG = 4.0, 2.5
+"""How far the view is turned about its middle, which shifts little there."""
 MOVED_AGREED = 0.2
 """Part of the view that must be found again, in place or moved, before anything is said of its place."""
 
@@ -197,9 +199,9 @@ def _blurred(look: Look, normal: Normal) -> Verdict:
 def _moved(look: Look) -> Verdict:
     if look.shift is None:
         return "unsure"
-    if look.shift >= MOVED_BAD:
+    if look.shift >= MOVED_BAD or abs(look.turn_deg) >= TURNED_BAD_DEG:
         return "bad"
-    return "good" if look.shift <= MOVED_GOOD else "unsure"
+    return "good" if look.shift <= MOVED_GOOD and abs(look.turn_deg) <= TURNED_GOOD_DEG else "unsure"
 
 
 def is_blind(verdicts: Mapping[Condition, Verdict], look: Look) -> Condition | None:

@@ -32,6 +32,8 @@ def bad_ones(look: Look, normal: Normal = NORMAL) -> set[str]:
         ({"brightness": 220, "bright": 0.6, "detail": 0.3}, {"camera-blinded"}),
         ({"shift": 0.08}, {"camera-moved"}),
         ({"shift": 0.02}, set()),
+        ({"shift": 0.02, "turn_deg": -5.0}, {"camera-moved"}),
+        ({"turn_deg": 5.0}, set()),  # this look did not tell
         ({"repeated": True}, {"camera-frozen"}),
         ({"repeated": True, "dark": 0.99, "brightness": 2}, {"camera-black"}),  # darkness has no noise
         ({"repeated": True, "detail": 0.0}, {"camera-covered"}),
