@@ -164,7 +164,9 @@ class Guard:
             return
         given = _basic_password(request.header("Authorization"))
         if given is None:
-            headers = {} if request.wants_html else {"WWW-Authenticate": 'Basic realm="shelfwire", charset="UTF-8"'}
+            # Not to a browser, which would ask in a window of its own: the page leads to the login by itself.
+            is_browser = request.wants_html or request.headers.get("Sec-Fetch-Mode") is not None
+            headers = {} if is_browser else {"WWW-Authenticate": 'Basic realm="shelfwire", charset="UTF-8"'}
             raise Refusal(401, "login", "this device asks for a password", "log in, or send it as HTTP Basic", headers)
         self._check_password(request.peer, given)
 

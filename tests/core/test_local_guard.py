@@ -139,6 +139,14 @@ def test_a_program_sends_the_password_with_each_request() -> None:
         assert code_of(guard.check_login, ask(Authorization=header)) == "login"
 
 
+def test_programs_are_told_how_to_log_in_and_browsers_are_not_made_to_ask_by_themselves() -> None:
+    guard, _ = make()
+    for request, told in ((ask(), True), (ask(Accept="text/html"), False), (ask(Sec_Fetch_Mode="cors"), False)):
+        with pytest.raises(Refusal) as refused:
+            guard.check_login(request)
+        assert ("WWW-Authenticate" in refused.value.headers) is told
+
+
 def test_wrong_passwords_are_soon_too_many_and_the_right_one_waits_too() -> None:
     guard, now_s = make()
     for _ in range(FREE_TRIES):

@@ -84,7 +84,7 @@ def visit(browser: Browser) -> Iterator[Visit]:
     for context in contexts:
         context.close()
     left = [text for text in wrong if not any(re.search(pattern, text) for pattern in forgiven)]
-    assert left == []
+    assert left == [], left
 
 
 @pytest.fixture
