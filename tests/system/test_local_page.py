@@ -140,3 +140,4 @@ def test_with_a_password_one_logs_in_and_out(tmp_path: Path, visit: Visit) -> No
         page.context.clear_cookies()  # as when vision has started anew
         asked = page.get_by_role("heading", name="This device asks for a password")
         expect(asked).to_be_visible(timeout=PATIENCE_MS)
+        page.close()  # before the device goes: what it still loads would be cut off
