@@ -22,8 +22,6 @@ from cloud.web.devices import create_device_app
 from cloud.web.serving import Devices
 from wire import mqtt
 
-FOLDER = "fleet"
-"""Folder of the certificate authority in the data folder."""
 TLS_PORT = 8883
 
 
@@ -48,11 +46,6 @@ def add_device_port(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument("--device-cert", type=Path, metavar="FILE", help="certificate chain of your own for this port")
     group.add_argument("--device-key", type=Path, metavar="FILE", help="its key")
-
-
-def authority_of(data: Path) -> Authority:
-    """Open the certificate authority in the data folder; it is made at the first use."""
-    return Authority(data.expanduser() / FOLDER)
 
 
 @dataclass(slots=True)
@@ -146,4 +139,4 @@ def port_for_devices(options: argparse.Namespace) -> PortForDevices | None:
         raise Rejected("bad-broker-url", f"{options.device_broker[:80]} is no broker", "mqtts://cloud.example:8883")
     if options.broker_folder is not None and options.broker is None:
         raise Rejected("broker-missing", "--broker-folder needs --broker too", "name the same broker with --broker")
-    return PortForDevices(options, authority_of(options.data))
+    return PortForDevices(options, Authority.in_data(options.data))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cloud.cli import common, fleet_repository
-from cloud.cli.common_fleet import TLS_PORT, authority_of
+from cloud.cli.common_fleet import TLS_PORT
 from cloud.errors import Rejected
 from cloud.fleet import Authority, Fleet
 from cloud.fleet.broker_config import write_broker_folder
@@ -187,7 +187,7 @@ def _revoke(fleet: Fleet, options: argparse.Namespace) -> tuple[dict[str, Any], 
 
 
 def _broker_config(fleet: Fleet, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    authority: Authority = authority_of(options.data)
+    authority = Authority.in_data(options.data)
     now = datetime.now(UTC)
     serials, _ = fleet.revoked(now)
     written = write_broker_folder(

@@ -19,11 +19,11 @@ from typing import Any
 import requests
 
 from cloud.broker import CLOUD, Broker
-from cloud.cli.common_fleet import authority_of
 from cloud.demo import capacity, counts
 from cloud.demo.child import LOOK_EVERY_S, Child, children_of, rss_bytes
 from cloud.demo.device import DEVICE, STORE, Places, Sights, configuration
 from cloud.errors import Broken, Rejected
+from cloud.fleet import Authority
 from cloud.fleet.broker_config import tls_of
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Demo:
         folder = self._folder / "broker"
         if not self._options.tls:
             return Broker(folder, [DEVICE])
-        authority = authority_of(self._folder / "cloud")
+        authority = Authority.in_data(self._folder / "cloud")
         return Broker(folder, tls=tls_of(authority, HOSTS, (), datetime.now(UTC)))
 
     # -- start ---------------------------------------------------------------------------------------------------

@@ -77,6 +77,11 @@ class Authority:
                 "restore the folder from your backup; without it every device has to be enrolled again",
             ) from error
 
+    @classmethod
+    def in_data(cls, data: Path) -> "Authority":
+        """Open the one in the cloud's data folder. Raises as the class does."""
+        return cls(data / "fleet")
+
     @property
     def trust(self) -> str:
         """Whom devices trust, as PEM: the root, and what an operator has put into `trust.pem` beside it."""
