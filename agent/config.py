@@ -1,6 +1,7 @@
 """The device's configuration: strict TOML into frozen models. An unknown key is an error that names the nearest one."""
 
 import difflib
+import ipaddress
 import re
 import tomllib
 import typing
@@ -323,7 +324,19 @@ class Local(Section):
             path: Path | None = getattr(self, key)
             if path is not None and not path.is_file():
                 raise ValueError(f"{key}: there is no file {path}; put it there or correct the path")
+        if self.port and not _is_this_machine(self.address) and not (self.password_file and self.cert_file):
+            raise ValueError(
+                f"on {self.address} everybody in the network could come in: give password_file, cert_file and key_file,"
+                ' or keep address = "127.0.0.1" and come through a tunnel: ssh -L 8471:localhost:8471 THIS-DEVICE'
+            )
         return self
+
+
+def _is_this_machine(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
 
 
 class Config(Section):

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from agent.app import local
 from agent.app.local import open_listener, open_tls, read_password
 from agent.config import Local
 from agent.errors import Rejected
@@ -44,21 +46,33 @@ def test_on_this_machine_it_listens_as_it_is(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::"])
-def test_in_the_network_it_wants_password_and_certificate(address: str, password: Path) -> None:
-    port = free_port()
-    bare = Local(port=port, address=address)
+def test_a_socket_that_is_handed_in_open_to_the_network_wants_password_and_certificate(
+    address: str, password: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    monkeypatch.setattr(local, "handed_in", lambda _: socket.create_server((address, 0), family=family))
     for half in ({}, {"password_file": password}, {"cert_file": PEM, "key_file": PEM}):
-        assert code_of(lambda: open_listener(bare.model_copy(update=half))) == "local-open"  # noqa: B023
-    both = open_listener(Local(port=port, address=address, password_file=password, cert_file=PEM, key_file=PEM))
+        assert code_of(lambda: open_listener(Local(**half))) == "local-open"  # noqa: B023
+    both = open_listener(Local(password_file=password, cert_file=PEM, key_file=PEM))
     assert both is not None
     both.close()
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "10.0.0.7", "till-3.lan"])
+def test_the_configuration_itself_is_refused_when_it_opens_the_page_without_both(address: str, password: Path) -> None:
+    for half in ({}, {"password_file": password}, {"cert_file": PEM, "key_file": PEM}):
+        with pytest.raises(ValidationError, match="everybody in the network"):
+            Local(port=8471, address=address, **half)
+    Local(port=8471, address=address, password_file=password, cert_file=PEM, key_file=PEM)
+    Local(port=0, address=address)
 
 
 def test_a_port_in_use_and_an_address_of_nobody_are_told_apart() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert code_of(lambda: open_listener(Local(port=taken.getsockname()[1]))) == "port-in-use"
-    assert code_of(lambda: open_listener(Local(port=free_port(), address="192.0.2.1"))) == "local-address"
-    assert code_of(lambda: open_listener(Local(port=free_port(), address="no such name"))) == "local-address"
+    for address in ("192.0.2.1", "no such name"):
+        nowhere = Local(port=free_port()).model_copy(update={"address": address})
+        assert code_of(lambda: open_listener(nowhere)) == "local-address"  # noqa: B023
 
 
 def test_a_password_is_the_files_first_line_and_not_a_short_one(password: Path, tmp_path: Path) -> None:
