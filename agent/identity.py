@@ -20,6 +20,8 @@ from agent.errors import Broken, Rejected
 from wire import enrolment
 
 KEY, CERTIFICATE, CA = "device.key", "device.crt", "ca.crt"
+MODELS, ROOT = "models", "root.json"
+"""Where the root of trust for models lies; see `agent.config.Config.root_of_trust`."""
 PENDING, FOLDERS = "identity.pending", "identity.d"
 USER = "shelfwire"
 """The agent's user on an installed device, and its group: technicians may look, but for the key."""
@@ -206,6 +208,24 @@ def _enrolled(told: enrolment.Identity, folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def keep_root(state_dir: Path, root: str) -> Path | None:
+    """Keep the root of trust for models that came with an enrolment, in place of an earlier one; None for none.
+
+    Raises `Broken` (``identity-folder``).
+    """
+    if not root:
+        return None
+    folder, path = state_dir / MODELS, state_dir / MODELS / ROOT
+    with _writing(state_dir):
+        folder.mkdir(mode=GROUP_ENTERS, exist_ok=True)
+        half = folder / f"{ROOT}.new"
+        half.unlink(missing_ok=True)
+        _write(half, root.encode("utf-8"), GROUP_READS)
+        half.replace(path)
+        _flush(folder)
+    return path
+
+
 def give_to_agent(state_dir: Path) -> None:
     """Give the files to the agent's user, where root has made them and there is such a user."""
     if os.geteuid() != 0:
@@ -217,7 +237,8 @@ def give_to_agent(state_dir: Path) -> None:
     with _writing(state_dir):
         roots = [state_dir / FOLDERS, state_dir / IDENTITY]
         inside = [path for root in roots[:1] for path in root.rglob("*")]
-        for path in (*roots, *inside):
+        models = [path for path in (state_dir / MODELS, state_dir / MODELS / ROOT) if path.exists()]
+        for path in (*roots, *inside, *models):
             os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
         if state_dir.stat().st_uid == 0:
             os.chown(state_dir, account.pw_uid, account.pw_gid)

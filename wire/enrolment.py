@@ -32,6 +32,7 @@ SCRYPT_MEMORY_BYTES = 64 << 20
 
 TRUST_BYTES = 32 * 1024
 PEM_BYTES = 8 * 1024
+ROOT_BYTES = 16 * 1024
 ANSWER_BYTES = 64 * 1024
 """Largest answer of the server that a device reads."""
 
@@ -142,7 +143,11 @@ class Renew(Part):
 
 
 class Identity(Part):
-    """Server: who the device is from now on, and where its cloud is."""
+    """Server: who the device is from now on, and where its cloud is.
+
+    `root` is the root of trust for models (TUF root metadata), if the cloud has one. It comes with an enrolment alone,
+    never with a renewal: nobody who takes the server over later can put another in its place.
+    """
 
     v: Literal[1]
     device: Name
@@ -151,6 +156,7 @@ class Identity(Part):
     trust: TrustPem
     broker: Address
     api: Address
+    root: Annotated[str, Field(max_length=ROOT_BYTES)] = ""
 
 
 class Known(Part):

@@ -56,12 +56,15 @@ def run(options: argparse.Namespace) -> int:
     request = identity.pending_request(state_dir, code.id)
     told = contact.enrol(code, welcome, request.csr)
     folder = identity.install(state_dir, told, request.key)
+    root = identity.keep_root(state_dir, told.root)
     identity.give_to_agent(state_dir)
     own = identity.read(state_dir)
     assert own is not None
     tell.step(Step("certificate", f"{own.device} of {told.store}, until {own.not_after:%Y-%m-%d}; it renews itself"))
     tell.step(Step("identity", f"kept in {folder}"))
     tell.step(_check_config(told, options.config, state_dir))
+    if root is not None:
+        tell.step(Step("models", f"updates are trusted by {root}"))
     for prove in proof.PROOFS:
         tell.step(prove(told, state_dir))
     restarted = [] if options.no_restart else _restart(tell)

@@ -13,8 +13,8 @@ from typing import IO
 
 from agent.core.bandwidth import Bandwidth
 from agent.errors import Broken, Rejected, Retryable
+from agent.link.files import sync_folder
 from agent.link.mirror import Mirror, too_large
-from agent.link.trust import sync_folder
 from agent.ports import Clock
 
 READ_BYTES = 1 << 20

@@ -2,34 +2,39 @@
 
 import re
 import threading
-from collections.abc import Callable
+from datetime import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.config import Config
-from agent.errors import Rejected
+from agent.core.alerting import is_quiet
+from agent.errors import Rejected, Retryable
 from agent.link.download import Downloads, Gate
 from agent.link.mirror import FolderMirror, Mirror
 from agent.link.mirror_http import HttpMirror
-from agent.link.trust import Accepted, Trust
 from agent.ports import Clock
+from wire.envelope import utc
 from wire.orders import ModelOrder
 from wire.repository import BLOBS, MOST_BLOB_BYTES, MOST_MANIFEST_BYTES, TARGETS, bundle_target
 
 MODELS, TRUST = "models", "trust"
 INCOMING = "incoming.json"
 
+if TYPE_CHECKING:
+    from agent.link.trust import Accepted, Trust
+
 
 class ModelRepository:
     """See `agent.ports.Repository`. `folder` takes the manifest that was fetched last."""
 
-    def __init__(self, trust: Trust, mirror: Mirror, downloads: Downloads, folder: Path) -> None:
+    def __init__(self, trust: "Trust", mirror: Mirror, downloads: Downloads, folder: Path) -> None:
         self._trust = trust
         self._mirror = mirror
         self._downloads = downloads
         self._folder = folder
 
     @property
-    def accepted(self) -> Accepted | None:
+    def accepted(self) -> "Accepted | None":
         """What the last refresh has accepted; None before the first."""
         return self._trust.accepted
 
@@ -82,19 +87,40 @@ def open_repository(
     gate: Gate = lambda _: None,
     stop: threading.Event | None = None,
     agent: str = "",
-    mirror_of: Callable[[Config, str], Mirror] | None = None,
 ) -> ModelRepository:
     """Open the configured repository, or the one in `folder` (a stick), over the trust that this device has.
 
-    Raises `Rejected` (``update-off``) when none is configured.
+    `gate` is asked before each piece of a download and raises to end it; [update] window is kept besides, but for a
+    stick: somebody stands there. Raises `Rejected` (``update-off``) when none is configured.
     """
+    from agent.link.trust import Trust  # python-tuf takes megabytes, and most of the time nothing is ordered
+
     update, place = config.update, config.device.state_dir / MODELS
-    mirror = FolderMirror(folder) if folder is not None else (mirror_of or configured_mirror)(config, agent)
+    mirror = FolderMirror(folder) if folder is not None else configured_mirror(config, agent)
+    if folder is None:
+        gate = within(update.window, clock, gate)
     downloads = Downloads(
         mirror, clock, bytes_per_second=update.bytes_per_second if folder is None else 1 << 40,
         keep_free_bytes=update.keep_free, gate=gate, stop=stop,
     )  # fmt: skip
     return ModelRepository(Trust(place / TRUST, clock, config.root_of_trust), mirror, downloads, place)
+
+
+def within(window: tuple[time, time] | None, clock: Clock, gate: Gate) -> Gate:
+    """A gate that also keeps a download within a span of the shop's local time (``update-window``)."""
+    if window is None:
+        return gate
+
+    def check(done_bytes: int) -> None:
+        if not is_quiet([window], utc(clock.now().wall_ns).astimezone().time()):
+            span = "-".join(f"{moment:%H:%M}" for moment in window)
+            raise Retryable(
+                "update-window", f"models are fetched between {span} only, {done_bytes} bytes are here",
+                "it goes on by itself then; [update] window says when",
+            )  # fmt: skip
+        gate(done_bytes)
+
+    return check
 
 
 def configured_mirror(config: Config, agent: str = "") -> Mirror:
@@ -107,6 +133,4 @@ def configured_mirror(config: Config, agent: str = "") -> Mirror:
         )  # fmt: skip
     if where.startswith("/"):
         return FolderMirror(Path(where))
-    own = config.cloud.cert_file, config.cloud.key_file
-    pair = (own[0], own[1]) if own[0] is not None and own[1] is not None else None
-    return HttpMirror(where, config.cloud.ca_file, own=pair, agent=agent)
+    return HttpMirror(where, config.cloud.ca_file, own=config.cloud.own, agent=agent)

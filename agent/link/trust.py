@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from agent.core import floor
 from agent.errors import Broken, Rejected, Retryable, ShelfwireError
+from agent.link.files import write_durably
 from agent.link.mirror import Mirror, Missing, TooLarge
 from agent.ports import Clock
 from wire.envelope import utc
@@ -336,23 +336,3 @@ def _signed_at(timestamp: Timestamp) -> datetime | None:
         signed_at = datetime.fromisoformat(str(told)).astimezone(UTC)
         return signed_at if floor.believable(signed_at, timestamp.expires) else None
     return None
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Replace a file so that after a power cut it is the old one or the new one, whole."""
-    half = path.with_name(f"{path.name}.new")
-    with half.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    half.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder, so that names in it survive a power cut."""
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

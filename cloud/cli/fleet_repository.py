@@ -5,7 +5,6 @@ They need no database and no server, and run wherever the repository's folder an
 
 import argparse
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from cloud.cli import common
 from cloud.errors import Rejected
 from cloud.repository import Keys, RepositoryFolder, publish, unpublish
 from cloud.repository.ceremony import ROLES
+from cloud.repository.export import export
 from cloud.repository.folder import RoleState
 from cloud.repository.keys import signers_in
 from cloud.repository.resigning import resign
@@ -38,6 +38,7 @@ def add_parts(parts: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--if-due", action="store_true", help="only when it is a day old")
     one = _part(parts.add_parser("export", help="copy the repository to a stick for shops without a line"), _export)
     one.add_argument("folder", type=Path, metavar="DIR", help="an empty folder, or an older copy")
+    one.add_argument("--days", type=int, default=7, help="how long devices take it, at most 30 (%(default)s)")
 
 
 def _add_keys(parser: argparse.ArgumentParser) -> None:
@@ -153,14 +154,9 @@ def _refresh(repository: RepositoryFolder, options: argparse.Namespace) -> Said:
 
 
 def _export(repository: RepositoryFolder, options: argparse.Namespace) -> Said:
-    folder = options.folder.expanduser().resolve()
-    if folder == repository.folder.resolve() or repository.folder.resolve() in folder.parents:
-        raise Rejected("export-folder", f"{folder} is the repository itself", "name a folder on the stick")
-    with repository.locked():
-        until = min(state.expires_at for state in repository.states())
-        shutil.copytree(repository.folder, folder, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
-    said = {"folder": str(folder), "until": until.isoformat()}
-    return said, f"Copied to {folder}. Devices take it until {until:%Y-%m-%d %H:%M} UTC; then copy it anew."
+    until = export(repository, options.folder, options.days)
+    said = {"folder": str(options.folder), "until": until.isoformat()}
+    return said, f"Copied to {options.folder}. Devices take it until {until:%Y-%m-%d %H:%M} UTC; then copy it anew."
 
 
 def _states(repository: RepositoryFolder) -> dict[str, Any]:

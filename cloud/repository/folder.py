@@ -45,7 +45,7 @@ KEEP_VERSIONS: Final = 20
 MOST_WAIT_S = 30.0
 LOOK_EVERY_S: Final = 0.05
 
-_COMPACT = JSONSerializer(compact=True)
+COMPACT = JSONSerializer(compact=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +126,13 @@ class RepositoryFolder:
         targets: Metadata[Targets] = self._load(f"{snapshot.signed.meta['targets.json'].version}.targets.json")
         return Current(self._load(f"{self._newest_root()}.root.json"), timestamp, snapshot, targets)
 
+    def root_of_trust(self) -> str:
+        """The newest root, for a device that is enrolled; empty when there is no repository or no use in telling it."""
+        path = self.folder / METADATA / f"{self._newest_root()}.root.json"
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            return path.read_text("utf-8")
+        return ""
+
     def _newest_root(self) -> int:
         found = [path.name.partition(".")[0] for path in (self.folder / METADATA).glob("*.root.json")]
         return max((int(number) for number in found if number.isdigit()), default=0)
@@ -160,7 +167,7 @@ class RepositoryFolder:
 
     def write_root(self, root: Metadata[Root]) -> None:
         """Write a new root, fully signed. Raises `Broken` (``repository-folder``)."""
-        self.write(f"{METADATA}/{root.signed.version}.root.json", root.to_bytes(_COMPACT))
+        self.write(f"{METADATA}/{root.signed.version}.root.json", root.to_bytes(COMPACT))
 
     def write_targets(self, current: Current, signers: Mapping[str, Signer], online: Mapping[str, Signer]) -> None:
         """Sign changed targets as their next version, and all that hangs on them.
@@ -171,7 +178,7 @@ class RepositoryFolder:
         targets.signed.version += 1
         targets.signed.expires = self._expiry(Targets.type)
         sign(targets, current.root.signed, signers)
-        content = targets.to_bytes(_COMPACT)
+        content = targets.to_bytes(COMPACT)
         self.write(f"{METADATA}/{targets.signed.version}.targets.json", content)
         current.snapshot.signed.meta["targets.json"] = _meta(targets.signed.version, content)
         self.write_snapshot(current, online)
@@ -182,7 +189,7 @@ class RepositoryFolder:
         snapshot.signed.version += 1
         snapshot.signed.expires = self._expiry(Snapshot.type)
         sign(snapshot, current.root.signed, online)
-        content = snapshot.to_bytes(_COMPACT)
+        content = snapshot.to_bytes(COMPACT)
         self.write(f"{METADATA}/{snapshot.signed.version}.snapshot.json", content)
         current.timestamp.signed.snapshot_meta = _meta(snapshot.signed.version, content)
         self.write_timestamp(current, online)
@@ -196,7 +203,7 @@ class RepositoryFolder:
         timestamp.signed.expires = self._expiry(Timestamp.type)
         timestamp.signed.unrecognized_fields[SIGNED_AT] = _rfc3339(self.now())
         sign(timestamp, current.root.signed, online)
-        self.write(f"{METADATA}/timestamp.json", timestamp.to_bytes(_COMPACT))
+        self.write(f"{METADATA}/timestamp.json", timestamp.to_bytes(COMPACT))
 
     def write(self, name: str, content: bytes) -> None:
         """Replace a file of the repository, durably. Raises `Broken` (``repository-folder``)."""

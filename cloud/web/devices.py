@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from cloud.fleet.registry import Fleet, Refused
+from cloud.repository.folder import RepositoryFolder
 from cloud.web import frames, jobs, problems, repository, shards
 from cloud.web.peers import PeerGuard, peer_of
 from wire import enrolment, strict
@@ -97,10 +98,13 @@ async def hello(request: Request) -> Response:
 
 @router.post(enrolment.ENROL)
 async def enrol(request: Request) -> Response:
-    """Use a code: certify the device's key."""
+    """Use a code: certify the device's key. The answer has the root of trust for models with it."""
     _keep_pace(request, enrolment.ENROL)
     asked = await _read(request, enrolment.Enrol)
-    return _written(await run_in_threadpool(request.app.state.fleet.enrol, asked))
+    answer = await run_in_threadpool(request.app.state.fleet.enrol, asked)
+    models = request.app.state.repository
+    root = await run_in_threadpool(models.root_of_trust) if isinstance(models, RepositoryFolder) else ""
+    return _written(answer.model_copy(update={"root": root}))
 
 
 @router.get(enrolment.DEVICE)

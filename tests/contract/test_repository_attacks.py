@@ -7,6 +7,7 @@ import copy
 import itertools
 import json
 import random
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -654,3 +655,12 @@ def test_an_empty_targets_role_offers_nothing(owner: Owner, device: Device) -> N
     owner.publish()
     device.refresh()
     assert device.trust.find("models/produce/1/bundle.json", owner) is None
+
+
+def test_every_code_is_in_the_guide() -> None:
+    root = Path(__file__).parents[2]
+    guide = (root / "docs" / "repository.md").read_text("utf-8")
+    for name in ("trust", "mirror", "mirror_http", "download", "repository"):
+        text = (root / "agent" / "link" / f"{name}.py").read_text("utf-8")
+        for code in sorted(set(re.findall(r'"(update-[a-z]+)"', text))):
+            assert f"| `{code}` |" in guide, code

@@ -21,6 +21,7 @@ from agent.link.repository import ModelRepository
 from agent.link.trust import Trust
 from cloud.errors import Broken, Rejected
 from cloud.repository import Keys, Published, RepositoryFolder, publish, unpublish
+from cloud.repository.export import export
 from cloud.repository.keys import signers_in
 from cloud.repository.resigning import RepositoryMetrics, Resigner, resign
 from models import Bundle, Classifier, pack
@@ -444,6 +445,29 @@ def test_any_tuf_client_can_read_it_from_any_file_server(shop: Shop, tmp_path: P
         assert info is not None
         path = Path(updater.download_target(info))
     assert path.read_bytes() == (made.folder / "bundle.json").read_bytes()
+
+
+def test_a_stick_lasts_as_long_as_it_was_told_and_harms_no_device_with_a_line(shop: Shop, tmp_path: Path) -> None:
+    one = shop.publish(bundle(tmp_path / "b"))
+    until = export(shop.repository, tmp_path / "usb", 25)
+    assert until == START + timedelta(days=25)
+    online = shop.device("online")
+    online.refresh()
+    shop.later(days=24)
+    mirror = FolderMirror(tmp_path / "usb")
+    trust = Trust(tmp_path / "far" / "trust", shop.clock, shop.stick / "root.json")
+    far = ModelRepository(trust, mirror, Downloads(mirror, shop.clock, bytes_per_second=1 << 40), tmp_path / "far")
+    far.refresh()
+    assert len(fetched(far, one, tmp_path / "blobs")) == 2
+    resign(shop.repository)
+    online.refresh()
+    shop.later(days=2)
+    with pytest.raises(ShelfwireError) as caught:
+        far.refresh()
+    assert caught.value.code == "update-expired"
+    for folder, days in ((shop.repository.folder, 7), (shop.folder, 7), (tmp_path / "usb", 31)):
+        with pytest.raises(Rejected):
+            export(shop.repository, folder, days)
 
 
 def test_a_writer_waits_for_the_other(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

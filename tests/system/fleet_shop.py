@@ -59,6 +59,7 @@ class Cloud:
         said = self.process.stdout.readline()
         assert said, (folder / "serve.log").read_text()
         self.url = str(json.loads(said)["device_url"])
+        self.pages = str(json.loads(said)["url"])
 
     def close(self) -> None:
         self.process.send_signal(signal.SIGTERM)
