@@ -87,6 +87,18 @@ def test_a_frozen_picture_is_told_also_when_its_clock_runs(shop: Shop) -> None:
     assert shop.told[-1] == ("camera-frozen", "cleared")
 
 
+def test_a_picture_that_comes_round_in_the_beat_of_the_looks_is_not_frozen(tmp_path) -> None:
+    shop, looked = Shop(tmp_path), []
+    for number in range(3000):  # eight pictures, sixteen a second: the same one every half second
+        stamp = Stamp(NOON_NS, NOON_NS + round(number / 16 * 1e9))
+        shop.watch.show(Frame("shelf", number, SHELF[number % 8], stamp))
+        looked += [frame.number % 8 for frame in shop.watch._waiting.values()]
+        shop.watch._waiting.clear()
+    assert 150 < len(looked) < 210
+    assert set(looked) == set(range(8))
+    assert max(looked.count(n) for n in range(8)) < len(looked) / 4
+
+
 def test_a_blind_camera_is_known_at_once_and_a_turned_one_still_shows_something(shop: Shop) -> None:
     assert shop.watch.blind("shelf") == ""
     shop.show(faults.FAULTS["covered"], looks=1)
