@@ -1,5 +1,8 @@
 """Privacy zones: what is inside is painted over, whatever the size, the shape and the order of the corners."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -130,3 +133,13 @@ def test_a_zone_that_cannot_be_meant_is_refused_with_its_cure(written, words) ->
     with pytest.raises(Rejected, match=r"camera\[1\]\.mask") as caught:
         parse(text)
     assert words in str(caught.value)
+
+
+def test_nobody_reaches_a_source_past_its_mask() -> None:
+    agent = Path(__file__).parents[2] / "agent"
+    folder = agent / "camera" / "sources"
+    others = [path for path in agent.rglob("*.py") if folder not in path.parents]
+    assert len(others) > 50
+    for path in others:
+        assert not re.search(r"(from|import) agent\.camera\.sources\.", path.read_text()), path
+        assert "VideoCapture(" not in path.read_text(), path
