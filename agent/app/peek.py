@@ -42,7 +42,7 @@ class Peek:
         self._limit_s = 2 * camera.open_timeout + camera.stall_timeout + GRACE_S + (10.0 if classify else 0.0)
         words = [str(config_path), camera.name, str(wanted.width), str(wanted.pace_s), str(int(classify))]
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "agent.app.peek", *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            [sys.executable, "-P", "-m", "agent.app.peek", *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, start_new_session=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
         )  # fmt: skip

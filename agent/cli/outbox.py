@@ -6,12 +6,13 @@ Nothing here deletes a record. Exit code 1 when `check` finds something wrong, o
 import argparse
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
 from agent.cli import outbox_text
 from agent.cli.common import add_config, add_json, load_config
-from agent.config import Config
+from agent.config import Device, state_dir_of
 from agent.core.records import moment
 from agent.errors import Rejected
 from agent.host.clock import SystemClock, boot_id
@@ -21,6 +22,7 @@ from agent.store import invariants
 from agent.store.browse import Filter, Record, find, newest, page
 from agent.store.export import export
 from agent.store.mending import Done, Mender
+from agent.store.outside import is_at_work
 
 PAGE_ROWS = 20
 MOST_ROWS = 10_000
@@ -83,9 +85,22 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do what the verb says; gives the exit code."""
-    config = load_config(options)
+    device = _device(options)
     verbs = {"list": _list, "show": _show, "retry": _retry, "bury": _bury, "export": _export, "check": _check}
-    return verbs[options.verb](options, config)
+    return verbs[options.verb](options, device)
+
+
+def _device(options: argparse.Namespace) -> Device:
+    """Tell where the outbox is, also from a configuration with mistakes elsewhere in it."""
+    try:
+        return load_config(options).device
+    except Rejected as error:
+        if error.code != "config":
+            raise
+        state_dir = state_dir_of(options.config)
+        print(f"note: {options.config} has mistakes, see `shelfwire-agent config check`; going on with {state_dir}",
+              file=sys.stderr)  # fmt: skip
+        return Device(id="device", state_dir=state_dir)
 
 
 def _filter(options: argparse.Namespace, after: int = 0) -> Filter:
@@ -94,10 +109,10 @@ def _filter(options: argparse.Namespace, after: int = 0) -> Filter:
     return Filter(state, lane, options.kind, options.camera, options.error, after)
 
 
-def _list(options: argparse.Namespace, config: Config) -> int:
+def _list(options: argparse.Namespace, device: Device) -> int:
     if not 1 <= options.limit <= MOST_ROWS:
         raise Rejected("limit-bad", "so many records cannot be shown", f"give --limit 1 to {MOST_ROWS}, or use export")
-    found = page(config.device.state_dir, _filter(options, options.after), options.limit)
+    found = page(device.state_dir, _filter(options, options.after), options.limit)
     now, boot = SystemClock().now(), boot_id()
     if options.json:
         lanes = {
@@ -130,10 +145,10 @@ def _as_json(record: Record) -> dict[str, Any]:
     }
 
 
-def _show(options: argparse.Namespace, config: Config) -> int:
-    found = find(config.device.state_dir, options.seq)
+def _show(options: argparse.Namespace, device: Device) -> int:
+    found = find(device.state_dir, options.seq)
     if found is None:
-        given = newest(config.device.state_dir)
+        given = newest(device.state_dir)
         gone = 0 < options.seq <= given
         why = "it was delivered, or thinned out" if gone else f"numbers so far go up to {given}"
         raise Rejected("no-record", f"there is no record {options.seq}: {why}", "see shelfwire-agent outbox list")
@@ -145,24 +160,26 @@ def _show(options: argparse.Namespace, config: Config) -> int:
     return 0
 
 
-def _retry(options: argparse.Namespace, config: Config) -> int:
+def _retry(options: argparse.Namespace, device: Device) -> int:
     if options.all == bool(options.seqs):
         raise Rejected("which-records", "it is not said which records", "name their numbers, or give --all")
     if not options.all and (options.lane or options.error):
         raise Rejected("which-records", "--lane and --error choose among all dead letters", "add --all, or leave them")
-    mender = Mender(config.device.state_dir)
+    mender = Mender(device.state_dir)
     try:
         lane = Lane[options.lane.upper()] if options.lane else None
         seqs = mender.dead(lane, options.error) if options.all else read_spans(options.seqs)
         done = mender.retry(seqs)
     finally:
         mender.close()
-    ring(config.device.runtime_dir)
+    ring(device.runtime_dir)
+    if done.changed and not is_at_work(device.state_dir, "sync"):
+        print("note: sync does not run: they are sent when it does", file=sys.stderr)
     return _tell(done, options, "sent back to the line")
 
 
-def _bury(options: argparse.Namespace, config: Config) -> int:
-    mender = Mender(config.device.state_dir)
+def _bury(options: argparse.Namespace, device: Device) -> int:
+    mender = Mender(device.state_dir)
     try:
         done = mender.bury(read_spans(options.seqs), options.reason, alerts=options.yes)
     finally:
@@ -192,8 +209,8 @@ def read_spans(words: list[str]) -> list[int]:
     return list(seqs)
 
 
-def _export(options: argparse.Namespace, config: Config) -> int:
-    n = export(config.device.state_dir, options.file, _filter(options))
+def _export(options: argparse.Namespace, device: Device) -> int:
+    n = export(device.state_dir, options.file, _filter(options))
     if options.json:
         print(json.dumps({"file": str(options.file), "records": n}))
     else:
@@ -201,8 +218,8 @@ def _export(options: argparse.Namespace, config: Config) -> int:
     return 0
 
 
-def _check(options: argparse.Namespace, config: Config) -> int:
-    found = invariants.check(config.device.state_dir, thorough=not options.quick)
+def _check(options: argparse.Namespace, device: Device) -> int:
+    found = invariants.check(device.state_dir, thorough=not options.quick)
     flaws = [flaw for _, some in found for flaw in some]
     if options.json:
         checks = [

@@ -151,8 +151,8 @@ def _system_commands(since: str) -> list[tuple[str, tuple[str, ...], int]]:
 
 
 def _own(name: str, words: Sequence[str], config_path: Path) -> Collector:
-    """One of our commands, as this program runs."""
-    command = (sys.executable, "-m", "agent.cli", *words, "--config", str(config_path))
+    """One of our commands, as this program runs; never one that lies in the folder where somebody stands (-P)."""
+    command = (sys.executable, "-P", "-m", "agent.cli", *words, "--config", str(config_path))
 
     return lambda: [output(name, command, OURS_S, PART_BYTES, keep_errors=True)]
 
@@ -170,7 +170,8 @@ def output(name: str, command: Sequence[str], limit_s: float, most: int, *, keep
     """Run a command and keep the end of what it prints, in memory: the disk may be full. It is killed when it is late,
     with all that it has started.
     """
-    environment = {**os.environ, "LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0", "PYTHONDONTWRITEBYTECODE": "1",
+                   "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}  # fmt: skip
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         env=environment,
@@ -180,7 +181,7 @@ def output(name: str, command: Sequence[str], limit_s: float, most: int, *, keep
         process.wait(limit_s)
         late = ""
     except subprocess.TimeoutExpired:
-        late = f"{command[0] if command[0] != sys.executable else command[3]} was stopped after {limit_s:.0f} s"
+        late = f"{command[0] if command[0] != sys.executable else command[4]} was stopped after {limit_s:.0f} s"
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

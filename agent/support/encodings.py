@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from urllib.parse import quote, quote_plus, unquote_to_bytes
 
 _RUN = re.compile(r"[A-Za-z0-9+/_\-]{6,}={0,2}")
-_WRAPPED = re.compile(r"(?:[A-Za-z0-9+/_\-]{24,}(?:\s|\\n|\\r|=\n)+)+[A-Za-z0-9+/_\-]{2,}={0,2}")
+# Each begins where a word does: begun at every letter, a long line without a match would take hours.
+_WRAPPED = re.compile(r"(?<![A-Za-z0-9+/_\-])(?:[A-Za-z0-9+/_\-]{24,}(?:\s|\\n|\\r|=\n)+)+[A-Za-z0-9+/_\-]{2,}={0,2}")
 _PAIRS = re.compile(
     r"(?<![0-9A-Fa-f])(?:(?:0x|\\x)?[0-9A-Fa-f]{2}[:\- ,]{1,2}){3,}(?:0x|\\x)?[0-9A-Fa-f]{2}(?![0-9A-Fa-f])"
 )

@@ -40,11 +40,11 @@ _SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = (
                              r"|\bxox[abpr]-[A-Za-z0-9\-]{10,}|\bsk-[A-Za-z0-9\-]{16,}|\bAIza[A-Za-z0-9_\-]{30,}")),
     ("enrolment code", re.compile(r"(?<=code[ :=])\s*[A-Z0-9]{4}-[A-Z0-9]{4}(?:-[A-Z0-9]{4})*\b", re.IGNORECASE)),
 )  # fmt: skip
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:(?:\\?/){2}[^\s\"'<>\\]+")
+_ADDRESS = re.compile(r"(?<![A-Za-z0-9+.\-])[A-Za-z][A-Za-z0-9+.\-]{0,20}:(?:\\?/){2}[^\s\"'<>\\]+")
 
-_URL_PASSWORD = re.compile(r"://[^\s/:@\"'<>]*:([^\s\"'<>@]{4,})@")
+_URL_PASSWORD = re.compile(r"://[^\s/:@\"'<>]{0,128}:([^\s\"'<>@]{4,256})@")
 
-_LOGIN = re.compile(r"\b[\w.\-]+:[^\s:@/\"'<>]{3,}@(?=[\w\[])")
+_LOGIN = re.compile(r"(?<![\w.\-])[\w.\-]{1,64}:[^\s:@/\"'<>]{3,128}@(?=[\w\[])")
 """A login before a host, without a scheme."""
 
 _MAC = re.compile(r"\b(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}\b")

@@ -32,7 +32,7 @@ SECRET_SUFFIXES = {".password", ".passwd", ".secret", ".token", ".key", ".code",
 """Files beside the configuration, and in the identity, that hold nothing but a secret."""
 
 _ASSIGNED = re.compile(r"""^\s*([A-Za-z0-9_.\-"']+)\s*[=:]\s*(.*?)\s*$""")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s\"'<>]+")
+_URL = re.compile(r"(?<![A-Za-z0-9+.\-])[A-Za-z][A-Za-z0-9+.\-]{0,20}://[^\s\"'<>]+")
 _PATH_LOGIN = re.compile(
     r"(?:pass(?:word|wd)?|pwd|token|key|auth)=([^&/?;#\s\"']+?)(?=[&/?;#\s\"']|_[a-z]+=|$)", re.IGNORECASE
 )

@@ -391,6 +391,20 @@ def test_damage_in_the_file_is_found(both: Both) -> None:
     assert "moves a damaged file aside" in found[0].cure
 
 
+def test_a_mistake_elsewhere_in_the_configuration_hides_no_outbox(
+    both: Both, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both.writer.put([real()])
+    config = tmp_path / "broken.toml"
+    config.write_text(f'[device]\nid = "d"\nstate_dir = "{both.folder}"\n[kamera]\nx = 1\n')
+    assert main(["outbox", "list", "--json", "-c", str(config)]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["matching"] == 1
+    assert "note:" in shown.err
+    config.write_text("no toml")
+    assert main(["outbox", "list", "-c", str(config)]) == 2
+
+
 # -- who may, and where --------------------------------------------------------------------------------------
 
 

@@ -456,3 +456,36 @@ def test_secrets_are_found_where_they_are_kept_and_paths_are_none(tmp_path: Path
     assert b"abcd-1" in values
     assert str(tmp_path).encode() not in values
     assert "abcd" not in repr(gather(shop.config, [], {"X_TOKEN": "abcd-1"}))
+
+
+@pytest.mark.parametrize(
+    "line", ["a", ".", "-", '"', "\\", "://", "a:", "%41", "a=", "token=", "A1", "aA1/", "@", "\\u0041"]
+)
+def test_a_line_that_is_long_and_odd_holds_nothing_up(line: str) -> None:
+    """Patterns that look at each place anew would take hours; the whole run's limit is two minutes."""
+    secrets = Secrets()
+    secrets.add("tomato-77")
+    redactor = Redactor(secrets)
+    text = line * (200_000 // len(line)) + "\nthe end\n"
+    redactor.learn(text)
+    cleaned = redactor.clean(text)
+    assert cleaned.endswith("the end\n")
+    assert not redactor.survives(cleaned)
+
+
+def test_a_command_in_the_folder_where_somebody_stands_is_not_run(tmp_path: Path) -> None:
+    """Root may stand in a folder that anybody can write to."""
+    shop = Shop(tmp_path / "shop")
+    (shop.folder / "agent").mkdir()
+    (shop.folder / "agent" / "__init__.py").write_text("")
+    (shop.folder / "agent" / "cli.py").write_text("open('owned', 'w')")
+    found = [task for task in tasks(Wanted(shop.config, shop.state, None, "1 hours ago", ("config",)))
+             if task.name == "config/check.txt"]  # fmt: skip
+    here = Path.cwd()
+    os.chdir(shop.folder)
+    try:
+        (part,) = found[0].collect()
+    finally:
+        os.chdir(here)
+    assert not (shop.folder / "owned").exists()
+    assert b"shelfwire.toml" in part.content
