@@ -139,7 +139,7 @@ def nothing_is_lost_doubled_or_misdated(box: OldBox, dsn: str, began: datetime, 
     assert status["results"]["delivered"] + status["alerts"]["delivered"] == produced
     assert len(keys_in_cloud(dsn)) == produced
     checked = box.once("outbox", "check")
-    assert checked.returncode == 0, checked.stdout
+    assert checked.returncode == 0, checked.stdout + checked.stderr
     found = rows(
         dsn,
         "SELECT camera, captured_at, captured_device_at, dated_by FROM result ORDER BY camera, seq",
