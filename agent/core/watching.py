@@ -225,7 +225,11 @@ def advance(
         case "suspected", "bad":
             flaps = _flaps(before)
             if _is_long(before, boot_ns, begin_s * 2**flaps):
-                return replace(before, phase="present", since_boot_ns=boot_ns, looks=0, flaps=flaps)
+                # By the wall clock of now: it may have been set since the first bad look.
+                began_ns = max(0, wall_ns - (boot_ns - before.since_boot_ns))
+                return replace(
+                    before, phase="present", since_boot_ns=boot_ns, since_wall_ns=began_ns, looks=0, flaps=flaps
+                )
             return replace(before, looks=before.looks + 1)
         case "present", "good":
             return replace(before, phase="mending", since_boot_ns=boot_ns, looks=1)

@@ -180,3 +180,13 @@ def test_every_condition_is_explained_with_its_cure(condition: watching.Conditio
 def test_a_frozen_picture_must_last_twice_as_long() -> None:
     terms = Terms(after_s=60)
     assert watching.begin_s("camera-frozen", terms) == 2 * watching.begin_s("camera-black", terms) == 120
+
+
+def test_a_condition_that_is_told_after_the_clock_was_set_began_by_the_right_clock() -> None:
+    right_ns = 1_800_000_000 * S
+    course = Course()
+    for n in range(80):
+        course = advance(course, "bad", (100 + n) * S, 7 if n < 20 else right_ns + n * S, begin_s=60)
+        if course.phase == "present":
+            break
+    assert (course.phase, course.since_wall_ns) == ("present", right_ns)
