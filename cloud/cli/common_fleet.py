@@ -94,6 +94,7 @@ class PortForDevices:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.verify_mode = ssl.CERT_OPTIONAL
+        context.num_tickets = 0  # no device resumes a session, and each ticket would carry its certificate: 1 kB
         context.load_verify_locations(self.authority.root_file)
         if self.options.device_cert is not None:
             _load_own(context, self.options.device_cert, self.options.device_key)

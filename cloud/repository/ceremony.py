@@ -72,7 +72,7 @@ class Keys:
             current = Current(Metadata(root), Metadata(Timestamp()), Metadata(Snapshot()), Metadata(Targets()))
             for signed in (current.timestamp.signed, current.snapshot.signed, current.targets.signed):
                 signed.version = 0  # each is written as its next version
-            self._sign_root(current.root, root, offline)
+            repository.write_root(self._next_root(current.root, root, offline))
             repository.write_targets(current, offline, online)
         given = folder / "root.json"
         given.write_bytes(current.root.to_bytes())
@@ -113,8 +113,18 @@ class Keys:
                         root.revoke_key(keyid, one)
                 _add(root, one, signer, signers)
                 made.append(name)
-            self._sign_root(current.root, old, signers)
-            self._sign_below(current, role, signers)
+            # Who reads at any moment, or after a power cut, must find all of it signed: where the old key is here, what
+            # it had signed is signed by both first, and counts before the new root as after it.
+            both = {**signers, **self._online()}
+            replaced = set(gone) - set(old.roles[Root.type].keyids)
+            new_root = self._next_root(current.root, old, signers)
+            if replaced <= both.keys():
+                current.old = old
+                self._sign_below(current, role, both)
+                repository.write_root(new_root)
+            else:
+                repository.write_root(new_root)
+                self._sign_below(current, role, both)
             self._remove_online(gone)
         return made
 
@@ -132,13 +142,13 @@ class Keys:
             if not renewed:
                 enough(Root.type, root, signers)
             if Root.type in renewed:
-                self._sign_root(current.root, repository.read().root.signed, signers)
+                repository.write_root(self._next_root(current.root, repository.read().root.signed, signers))
             if Targets.type in renewed:
                 repository.write_targets(current, signers, self._online())
         return renewed
 
-    def _sign_root(self, metadata: Metadata[Root], old: Root, signers: Mapping[str, Signer]) -> None:
-        """Write the next root, signed by enough of the old keys and of its own."""
+    def _next_root(self, metadata: Metadata[Root], old: Root, signers: Mapping[str, Signer]) -> Metadata[Root]:
+        """Make the next root, signed by enough of the old keys and of its own."""
         repository, root = self._repository, metadata.signed
         root.version = old.version + 1 if repository.exists else 1
         root.expires = (repository.now() + LIVES[Root.type]).replace(microsecond=0)
@@ -153,15 +163,14 @@ class Keys:
             raise Rejected(
                 "keys-missing", f"devices would not accept this root: {error}", "bring more of the root keys together"
             ) from None
-        repository.write_root(metadata)
+        return metadata
 
     def _sign_below(self, current: Current, role: str, signers: Mapping[str, Signer]) -> None:
         """Sign anew what the exchanged keys have signed. After a stolen online key both metadata get new versions."""
-        online = self._online()
         if role == Targets.type:
-            self._repository.write_targets(current, signers, online)
+            self._repository.write_targets(current, signers, signers)
         elif role != Root.type:
-            self._repository.write_snapshot(current, online)
+            self._repository.write_snapshot(current, signers)
 
     def _online(self) -> Mapping[str, Signer]:
         return online_signers(self._repository)

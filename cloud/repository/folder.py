@@ -62,7 +62,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class RoleState:
-    """One role of the metadata as it stands. `alarm`: it must be signed anew very soon, or has run out."""
+    """One role of the metadata. `alarm`: it must be signed anew very soon, has run out, or lacks a signature."""
 
     role: str
     version: int
@@ -73,12 +73,30 @@ class RoleState:
 
 @dataclass(slots=True)
 class Current:
-    """The newest metadata of every role."""
+    """The newest metadata of every role. While keys are exchanged, `old` is the root that devices still have: what is
+    signed then counts by both."""
 
     root: Metadata[Root]
     timestamp: Metadata[Timestamp]
     snapshot: Metadata[Snapshot]
     targets: Metadata[Targets]
+    old: Root | None = None
+
+    def sign(self, metadata: Metadata[Any], signers: Mapping[str, Signer]) -> None:
+        """Sign one of them. Raises `Rejected` (``keys-missing``)."""
+        sign(metadata, self.root.signed, signers)
+        for keyid in self.old.roles[metadata.signed.type].keyids if self.old is not None else ():
+            if keyid in signers and keyid not in metadata.signatures:
+                metadata.sign(signers[keyid], append=True)
+
+    def is_signed(self, metadata: Metadata[Any]) -> bool:
+        """Whether one of them is signed as the newest root asks; after a power cut amid a ceremony it may not be."""
+        try:
+            root = self.root.signed
+            root.verify_delegate(metadata.signed.type, metadata.signed_bytes, metadata.signatures)
+        except RepositoryError:
+            return False
+        return True
 
 
 class RepositoryFolder:
@@ -160,7 +178,7 @@ class RepositoryFolder:
             states.append(
                 RoleState(
                     role.signed.type, role.signed.version, role.signed.expires, left.total_seconds(),
-                    left <= ALARMS[role.signed.type],
+                    left <= ALARMS[role.signed.type] or not current.is_signed(role),
                 )
             )  # fmt: skip
         return states
@@ -177,7 +195,7 @@ class RepositoryFolder:
         targets = current.targets
         targets.signed.version += 1
         targets.signed.expires = self._expiry(Targets.type)
-        sign(targets, current.root.signed, signers)
+        current.sign(targets, signers)
         content = targets.to_bytes(COMPACT)
         self.write(f"{METADATA}/{targets.signed.version}.targets.json", content)
         current.snapshot.signed.meta["targets.json"] = _meta(targets.signed.version, content)
@@ -188,7 +206,7 @@ class RepositoryFolder:
         snapshot = current.snapshot
         snapshot.signed.version += 1
         snapshot.signed.expires = self._expiry(Snapshot.type)
-        sign(snapshot, current.root.signed, online)
+        current.sign(snapshot, online)
         content = snapshot.to_bytes(COMPACT)
         self.write(f"{METADATA}/{snapshot.signed.version}.snapshot.json", content)
         current.timestamp.signed.snapshot_meta = _meta(snapshot.signed.version, content)
@@ -202,7 +220,7 @@ class RepositoryFolder:
         timestamp.signed.version += 1
         timestamp.signed.expires = self._expiry(Timestamp.type)
         timestamp.signed.unrecognized_fields[SIGNED_AT] = _rfc3339(self.now())
-        sign(timestamp, current.root.signed, online)
+        current.sign(timestamp, online)
         self.write(f"{METADATA}/timestamp.json", timestamp.to_bytes(COMPACT))
 
     def write(self, name: str, content: bytes) -> None:

@@ -29,10 +29,11 @@ def resign(repository: RepositoryFolder, *, force: bool = False) -> bool:
     with repository.locked():
         current, now = repository.read(), repository.now()
         signed_at = datetime.fromisoformat(str(current.timestamp.signed.unrecognized_fields.get(SIGNED_AT)))
-        if not force and now - signed_at < SIGN_EVERY:
+        sound = current.is_signed(current.timestamp) and current.is_signed(current.snapshot)
+        if sound and not force and now - signed_at < SIGN_EVERY:
             return False
         online = online_signers(repository)
-        if current.snapshot.signed.expires - now < LIVES["snapshot"] - SNAPSHOT_AFTER:
+        if not sound or current.snapshot.signed.expires - now < LIVES["snapshot"] - SNAPSHOT_AFTER:
             repository.write_snapshot(current, online)
         else:
             repository.write_timestamp(current, online)
@@ -73,9 +74,9 @@ class Resigner:
             for state in self._repository.states():
                 if state.alarm:
                     log.error(
-                        "the repository's %s metadata runs out in %.1f days, and then no device updates any more [%s]"
-                        "; sign it anew: shelfwire-cloud fleet %s",
-                        state.role, state.left_s / 86400, "repository-expires",
+                        "the repository's %s metadata lasts %.1f days more, or is not signed as it should be; then no "
+                        "device updates any more [repository-expires]; sign it anew: shelfwire-cloud fleet %s",
+                        state.role, state.left_s / 86400,
                         "keys renew --keys FOLDER" if state.role in ("root", "targets") else "refresh",
                     )  # fmt: skip
         except CloudError as error:

@@ -1,5 +1,6 @@
 """The publisher: keys and their exchange, what is let in, what devices see of it, and the signature of every day."""
 
+import contextlib
 import json
 import logging
 import stat
@@ -312,6 +313,52 @@ def test_a_stolen_key_is_exchanged_and_devices_follow(shop: Shop, tmp_path: Path
     online = {p.name for p in shop.repository.online.glob("*.key")}
     assert len(online) == 2
     assert ("timestamp-1.key" in online) == (role in ("targets", "snapshot"))
+
+
+@pytest.mark.parametrize("role", ["targets", "online"])
+@pytest.mark.parametrize("writes", range(5))
+def test_a_power_cut_amid_an_exchange_of_keys_stops_no_device(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, role: str, writes: int
+) -> None:
+    """The power goes before each of the files that are written, one after the other."""
+    device = shop.device()
+    device.refresh()
+    write, done = RepositoryFolder.write, iter(range(100))
+
+    def cut(repository: RepositoryFolder, name: str, content: bytes) -> None:
+        if next(done) == writes:
+            raise KeyboardInterrupt
+        write(repository, name, content)
+
+    monkeypatch.setattr(RepositoryFolder, "write", cut)
+    with contextlib.suppress(KeyboardInterrupt):
+        shop.keys.rotate(role, [shop.stick], shop.stick)
+    monkeypatch.undo()
+    device.refresh()
+    shop.device(f"new-{role}-{writes}").refresh()
+    assert not any(state.alarm for state in shop.repository.states())
+    shop.keys.rotate(role, [shop.stick], shop.stick)
+    device.refresh()
+
+
+def test_a_lost_key_is_exchanged_too_and_a_power_cut_amid_that_is_mended(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    device = shop.device()
+    device.refresh()
+    (shop.stick / "targets-1.key").unlink()
+    for path in shop.repository.online.glob("*.key"):
+        path.unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RepositoryFolder, "write_snapshot", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            shop.keys.rotate("online", [shop.stick], shop.stick)
+    assert {state.role for state in shop.repository.states() if state.alarm} == {"snapshot", "timestamp"}
+    Resigner(shop.repository).turn()
+    device.refresh()
+    shop.keys.rotate("targets", [shop.stick], shop.stick)
+    shop.publish(bundle(tmp_path / "b"))
+    device.refresh()
 
 
 def test_keys_may_lie_in_several_places(shop: Shop) -> None:
