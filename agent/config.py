@@ -255,6 +255,16 @@ class Update(Section):
     window: Hours | None = Field(None, description="local time in which models are fetched; default: always")
     bytes_per_second: Bytes = Field(2_000_000, description="bandwidth of a download, at most")
     keep_free: Bytes = Field(512 << 20, description="free space that downloads never take")
+    memory: Bytes = Field(1 << 30, description="memory that a model may take, at most")
+    disagreement: float = Field(
+        0.1, gt=0, le=0.5, description="part of the live pictures that a new model may name otherwise"
+    )
+    shadow_frames: int = Field(100, ge=10, le=100_000, description="live pictures it is asked about before it answers")
+    shadow_every: Seconds = Field(1.0, description="of each camera at most one picture in this time is asked about")
+    shadow_limit: Seconds = Field(1800.0, description="it is refused when so few pictures came in this time")
+    trial: Seconds = Field(900.0, description="how long it must do as well as the one before did in 24 hours")
+    trial_limit: Seconds = Field(7200.0, description="without a decision by then the one before comes back")
+    trial_frames: int = Field(50, ge=10, le=1_000_000, description="answered frames that a decision needs")
 
     @model_validator(mode="after")
     def _check(self) -> "Update":

@@ -13,7 +13,7 @@ of low priority; the store's thread commits what they hand over (`agent.store`);
 
 import logging
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -69,6 +69,18 @@ class Offload:
     workers: int
 
 
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """A model in use, whole: what belongs together (threshold, rules, the name in records) changes together.
+
+    `workers` holds a way to the model for each inference thread that has not taken its own yet.
+    """
+
+    policy: Policy
+    drafts: Drafts
+    workers: deque[Worker]
+
+
 Witness = Callable[[Frame, Answer, decide.Conclusion, float], None]
 """Is told of every frame that was answered here, its answer, what that led to, and the ms since its capture."""
 
@@ -94,8 +106,8 @@ class Pipeline:
         blind: Callable[[str], str] = lambda _: "",
     ) -> None:
         self._frames = frames
-        self._policy = policy
-        self._drafts = Drafts(policy, pictures, clock)
+        self._using = Answering(policy, Drafts(policy, pictures, clock), deque())
+        self._seats: dict[str, Answering] = {}
         self._recorder = recorder
         self._pictures = pictures
         self._clock = clock
@@ -113,6 +125,8 @@ class Pipeline:
         self.placed: Counter[str] = Counter()
         """Frames that others were to answer, by who, for people; the store's counters are the truth."""
         self.first_answer = threading.Event()
+        self.failed = 0
+        """Frames that the model could not classify."""
         self.progress = 0
         """Frames worked on; the watchdog looks at it."""
         self._turns: dict[str, int] = {}
@@ -162,36 +176,61 @@ class Pipeline:
     def work(self, worker: Worker, stop: threading.Event) -> None:
         """Run one inference thread: until `stop`, or until every source has ended."""
         name = threading.current_thread().name
+        using = self._using
         while not stop.is_set() and not self._frames.finished:
             self._turns[name] = self._turns.get(name, 0) + 1
+            self._seats[name] = using
             frame = self._frames.take(TAKE_S)
+            if using is not self._using:  # between two frames another model takes over
+                using = self._using
+                worker = using.workers.popleft()
             if frame is None:
                 continue
             try:
-                self._follow(frame, worker)
+                self._follow(frame, worker, using)
             finally:
                 self._frames.done(frame)
             self.progress += 1
+        self._seats.pop(name, None)
+
+    def swap(self, policy: Policy, workers: Sequence[Worker]) -> None:
+        """Have another model answer from each thread's next frame on; `workers` is one for each thread.
+
+        A frame that is being worked on is answered by the model that has it. See `settled`.
+        """
+        self._using = Answering(policy, Drafts(policy, self._pictures, self._clock), deque(workers))
+
+    @property
+    def settled(self) -> bool:
+        """Whether every inference thread has taken up the model that was swapped in last."""
+        return all(seat is self._using for seat in list(self._seats.values()))
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force."""
+        return self._using.policy
 
     @property
     def turns(self) -> tuple[int, ...]:
         """Count each inference thread's turns, also those that found no frame; the watchdog looks at it."""
         return tuple(self._turns.values())
 
-    def _follow(self, frame: Frame, worker: Worker) -> None:
+    def _follow(self, frame: Frame, worker: Worker, using: Answering | None = None) -> None:
         """One frame, from the mailbox to the recorder."""
         taken = self._clock.now()
-        answer = self._classify(frame, worker)
+        using = using or self._using
+        policy = using.policy
+        answer = self._classify(frame, worker, policy.top)
         if answer is None:
             return
         state = self._states[frame.camera]
-        seen = answer.top[0][0] if answer.score >= self._policy.threshold else decide.UNKNOWN
+        seen = answer.top[0][0] if answer.score >= policy.threshold else decide.UNKNOWN
         blind = self._blind(frame.camera)
         if blind:
             standing, conclusion = decide.hold(state.standing, seen, answer.score, blind)
         else:
             standing, conclusion = decide.decide(
-                state.standing, seen, answer.score, self._policy.threshold, self._policy.confirm_frames
+                state.standing, seen, answer.score, policy.threshold, policy.confirm_frames
             )
         answered = self._clock.now()
         waiting_ms = (taken.boot_ns - frame.captured.boot_ns) / 1e6
@@ -199,8 +238,8 @@ class Pipeline:
 
         watches, alerts = state.watches, list[Draft]()
         if not blind:
-            watches, alerts = self._drafts.alerts(frame, answer, conclusion, state.watches)
-        drafts = [*alerts, self._drafts.result(frame, answer, conclusion, waiting_ms, total_ms)]
+            watches, alerts = using.drafts.alerts(frame, answer, conclusion, state.watches)
+        drafts = [*alerts, using.drafts.result(frame, answer, conclusion, waiting_ms, total_ms)]
         facts = {}
         if conclusion.changed or watches != state.watches:
             facts[f"camera:{frame.camera}"] = dump_state(CameraState(standing, watches))
@@ -215,14 +254,15 @@ class Pipeline:
         if self._witness is not None:
             self._witness(frame, answer, conclusion, total_ms)
         if not blind:
-            self._copy(frame, answer, seen)
+            self._copy(frame, answer, seen, using.drafts)
         self._measure((self._clock.now().boot_ns - taken.boot_ns) / 1e6)
 
-    def _classify(self, frame: Frame, worker: Worker) -> Answer | None:
+    def _classify(self, frame: Frame, worker: Worker, top: int) -> Answer | None:
         try:
-            answer = worker.classify(frame.picture, self._policy.top)
+            answer = worker.classify(frame.picture, top)
         except Exception:
             self._failures += 1
+            self.failed += 1
             self.books.lose(frame.camera, "classify-failed")
             if self._failures >= FAILURES_IN_A_ROW:
                 raise
@@ -235,7 +275,7 @@ class Pipeline:
         before_ms = self.service_ms or took_ms
         self.service_ms = before_ms + SERVICE_MEMORY * (took_ms - before_ms)
 
-    def _copy(self, frame: Frame, answer: Answer, seen: str) -> None:
+    def _copy(self, frame: Frame, answer: Answer, seen: str, drafts: Drafts) -> None:
         """Leave a copy of an answered frame for the cloud, when it is to be looked at again. Never waits."""
         if self._offload is None or not self._offload.overflow.has_room(frame, copy=True):
             return
@@ -244,14 +284,14 @@ class Pipeline:
         if why is None:
             return
         lane = Lane.BATCH if why == "kept" else Lane.REVIEW
-        own = self._drafts.own_answer(answer, seen)
+        own = drafts.own_answer(answer, seen)
         self._offload.overflow.put(Job(frame, lane, why, {f"frames:copied:{why}": 1}, copy=True, answer=own))
 
     # The watch's thread: what is wrong with what a camera shows.
 
     def tell(self, frame: Frame, notices: Sequence[Notice], facts: Mapping[str, str]) -> bool:
         """Record that conditions of a camera have begun or ended at this frame; False when the store is behind."""
-        return self._recorder.record([self._drafts.notice(frame, notice) for notice in notices], {}, facts)
+        return self._recorder.record([self._using.drafts.notice(frame, notice) for notice in notices], {}, facts)
 
     # The spooling thread: pictures for the cloud.
 
@@ -270,7 +310,7 @@ class Pipeline:
         drafts: list[Draft] = []
         try:
             jpeg, width, height = offload.encode(job.frame.picture)
-            drafts = [self._drafts.picture(job, offload.spool.keep(jpeg), (width, height))]
+            drafts = [self._using.drafts.picture(job, offload.spool.keep(jpeg), (width, height))]
         except Broken as error:
             trouble = error.code
         except Exception:

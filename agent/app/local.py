@@ -118,12 +118,17 @@ class LocalSide:
             lambda picture, width: small_jpeg(picture, width, MOST_PICTURE_BYTES),
             clock,
         )
-        facts = DeviceFacts(config, classifier, self.looking, cameras, clock)
-        api = Oip(_model_facts(classifier), classifier.worker, frames_wait, partial(clock.wait, stop.event))
-        page = Page(facts, self.looking, guard, lambda: clock.now().boot_ns)
-        self._server = Server(listener, DeviceSite(guard, api, page), lower_priority, tls)
+        self._facts = DeviceFacts(config, classifier, self.looking, cameras, clock)
+        self._api = Oip(_model_facts(classifier), classifier.worker, frames_wait, partial(clock.wait, stop.event))
+        page = Page(self._facts, self.looking, guard, lambda: clock.now().boot_ns)
+        self._server = Server(listener, DeviceSite(guard, self._api, page), lower_priority, tls)
         host, port = listener.getsockname()[:2]
         self.url = f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}/"
+
+    def take_up(self, classifier: Classifier) -> None:
+        """Show and serve another model from now on."""
+        self._facts.take_up(classifier)
+        self._api.take_up(_model_facts(classifier), classifier.worker)
 
     def run(self) -> None:
         """Serve until `stop`: the body of the thread "local"."""

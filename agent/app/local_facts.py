@@ -49,11 +49,7 @@ class DeviceFacts:
         self, config: Config, classifier: Classifier, looking: Looking, cameras: Cameras, clock: SystemClock
     ) -> None:
         self._config = config
-        self._model = {
-            "name": classifier.model.name,
-            "version": classifier.model.version,
-            "runtime": classifier.runtime,
-        }
+        self.take_up(classifier)
         self._looking = looking
         self._cameras = cameras
         self._clock = clock
@@ -62,6 +58,11 @@ class DeviceFacts:
         self._stored: dict[str, Any] = {}
         self._stored_ns = -STORE_EVERY_NS
         self._doctor = Doctor(config, clock)
+
+    def take_up(self, classifier: Classifier) -> None:
+        """Show another model."""
+        model = classifier.model
+        self._model = {"name": model.name, "version": model.version, "runtime": classifier.runtime}
 
     def state(self) -> Mapping[str, object]:
         """Give everything the page shows."""

@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 from agent.app import Stop
 from agent.app.lives import Lives
 from agent.app.local import LocalSide, open_local
+from agent.app.updating import Updating
+from agent.app.using import bundle_in_use, make_rules, open_classifier
 from agent.camera.encode import lower_priority, to_jpeg
 from agent.camera.health import CameraState
 from agent.camera.last import LastPictures
@@ -24,16 +27,14 @@ from agent.camera.reader import CameraReader, stop_all
 from agent.camera.showing import Showing
 from agent.camera.sources import open_source
 from agent.camera.watch import Watch, Watched
-from agent.config import Camera, Config, nearest
+from agent.config import Camera, Config
 from agent.core import review, watching
-from agent.core.alerting import Rule
 from agent.core.budget import Budget
-from agent.core.decide import UNKNOWN, Conclusion
+from agent.core.decide import Conclusion
 from agent.core.placement import NOT_ALLOWED
 from agent.core.pulse import Pulse, vision_sentence
 from agent.core.records import moment
-from agent.drafts import Policy
-from agent.errors import Broken, Rejected
+from agent.errors import Rejected
 from agent.host.clock import SystemClock, boot_id
 from agent.host.metrics import Metrics, Sample
 from agent.host.notify import Notifier
@@ -46,7 +47,7 @@ from agent.store.facts import FactReader
 from agent.store.recorder import Recorder
 from agent.store.writer import Limits, Writer
 from agent.ways import Terms, Ways
-from models import Answer, Bundle, BundleError, Classifier, resolve
+from models import Answer
 
 import cv2  # isort: skip - after models, which sets the decoder's limits
 
@@ -61,43 +62,17 @@ STOP_STORE_S = 6.0
 """What a stop tries to commit the last records."""
 
 
-def open_classifier(config: Config, workers: int) -> Classifier:
-    """Open the configured bundle and check that it answers as it should. Raises `Broken` with the bundle's code."""
-    cache = config.device.state_dir / "compiled"
-    try:
-        classifier = Classifier.open(resolve(config.model.bundle), config.model.runtime, workers, cache)
-        classifier.check_golden()
-    except BundleError as error:
-        raise Broken(error.code, str(error), error.hint) from None
-    return classifier
-
-
 def check_reload(new: Config, old: Config) -> None:
     """Refuse a configuration that vision could not run with. Raises `Rejected` and `Broken` with the cure."""
     _need_camera(new)
     if (new.model.bundle, new.model.runtime) != (old.model.bundle, old.model.runtime):
         open_classifier(new, 1).close()
-    make_rules(new, Bundle.load(resolve(new.model.bundle)).manifest.labels)
+    make_rules(new, bundle_in_use(new).manifest.labels)
 
 
 def _need_camera(config: Config) -> None:
     if not config.camera:
         raise Rejected("no-camera", "no camera is configured", "add a [[camera]] section with name and url")
-
-
-def make_rules(config: Config, labels: Iterable[str]) -> tuple[Rule, ...]:
-    """Take the alert rules from the configuration. Raises `Rejected` for a label that the model does not know."""
-    known = {*labels, UNKNOWN}
-    for rule in config.alert:
-        if rule.label not in known:
-            raise Rejected(
-                "alert-label",
-                f'alert "{rule.name}": the model has no label "{rule.label}"; {nearest(rule.label, known)}',
-                "correct the label in the configuration",
-            )
-    return tuple(
-        Rule(rule.name, rule.label, rule.score, rule.dwell, rule.cameras, rule.quiet_hours) for rule in config.alert
-    )
 
 
 def workers_for(config: Config) -> int:
@@ -148,17 +123,22 @@ class Vision:
         )
         self._writer = Writer(config.device.state_dir, limits, config.outbox.reserve)
         self._local: LocalSide | None = None
+        workers = workers_for(config)
+        share_cores(workers)
         try:
-            workers = workers_for(config)
-            share_cores(workers)
-            self._classifier = open_classifier(config, workers)
-            rules = make_rules(config, self._classifier.labels)
-            self._local = open_local(config, self._classifier, self._describe_all, self._frames_wait, stop)
+            self._updating = Updating(config, workers, self._clock, stop.crash)
+        except BaseException:
+            self._writer.close()
+            raise
+        try:
+            classifier = self._updating.using.classifier
+            self._local = open_local(config, classifier, self._describe_all, self._frames_wait, stop)
             self._metrics = Metrics(config.metrics.vision_port, self._samples)
         except BaseException:
             self._writer.close()
             if self._local is not None:
                 self._local.stop()
+            self._updating.stop()
             raise
         self._run_id = self._start_run()
         self._recorder = Recorder(
@@ -178,26 +158,13 @@ class Vision:
             allowed=config.privacy.pictures != "none",
         )
         self._showing = Showing(config.device.runtime_dir, config.camera, self._clock)
-        model = self._classifier.model
-        self._model = {
-            "name": model.name, "version": model.version, "release": model.release, "digest": model.digest,
-        }  # fmt: skip
-        threshold = config.model.threshold
-        policy = Policy(
-            self._classifier.threshold if threshold is None else threshold,
-            config.decide.confirm_frames,
-            config.model.top,
-            rules,
-            self._model,
-            self._classifier.runtime,
-        )
         states = load_states(names, self._writer.fact, same_boot=self._same_boot)
         self._facts = FactReader(config.device.state_dir)
         self._watch = self._make_watch()
         self._offload = self._make_offload(at_once) if config.frames_may_leave else None
         self._pipeline = Pipeline(
             self._mailboxes,
-            policy,
+            self._updating.using.policy,
             self._recorder,
             self._pictures,
             self._clock,
@@ -209,7 +176,7 @@ class Vision:
         )
         self._readers = [self._reader(camera) for camera in config.camera]
         self._workers = [
-            self._thread(f"inference-{n + 1}", lambda: self._pipeline.work(self._classifier.worker(), stop.event))
+            self._thread(f"inference-{n + 1}", lambda: self._pipeline.work(classifier.worker(), stop.event))
             for n in range(workers)
         ]
         self._spiller = self._thread("spool", self._spill)
@@ -269,7 +236,7 @@ class Vision:
         """Work until stopped; with `exit_when_done` also until every source has ended. True when a reload ended it."""
         log.info(
             "run %s: model %s %s on %s, %d cameras",
-            self._run_id, self._model["name"], self._model["version"], self._classifier.runtime, len(self._readers),
+            self._run_id, self._model["name"], self._model["version"], self._runtime, len(self._readers),
         )  # fmt: skip
         self._recorder.start()
         self._pictures.start()
@@ -284,9 +251,11 @@ class Vision:
         if self._local is not None:
             self._thread("local", self._local.run).start()
             log.info("local page: %s", self._local.url)
+        self._updating.start(self._pipeline, self._local.take_up if self._local is not None else lambda _: None)
         again = False
         while not self._clock.wait(self._stop.event, REPORT_EVERY_S):
             self._heed()
+            self._updating.tick(sum(reader.state().captured for reader in self._readers), self._pipeline.failed)
             self._report(stopped=False)
             self._check_threads()
             self._notify()
@@ -299,10 +268,19 @@ class Vision:
         return again
 
     def _witness(self, frame: Frame, answer: Answer, conclusion: Conclusion, total_ms: float) -> None:
-        """Let whoever looks on this device see an answered frame: `snap` and `aim`, and the local page."""
+        """Let whoever looks on this device see an answered frame: `snap` and `aim`, the local page, an update."""
+        self._updating.saw(frame, answer, total_ms)
         self._showing.saw(frame, answer, conclusion, total_ms)
         if self._local is not None:
             self._local.looking.saw(frame, answer, conclusion, total_ms)
+
+    @property
+    def _model(self) -> Mapping[str, Any]:
+        return self._updating.using.policy.model
+
+    @property
+    def _runtime(self) -> str:
+        return self._updating.using.policy.runtime
 
     def _thread(self, name: str, body: Callable[[], None]) -> threading.Thread:
         """Make a thread whose end by a bug ends the process."""
@@ -353,6 +331,7 @@ class Vision:
     def _shut_down(self) -> None:
         """Stop capturing, finish what is in flight, spool what overflowed, flush the store, leave."""
         self._stop.event.set()
+        self._updating.stop()
         if self._local is not None:
             self._local.stop()
         stop_all(self._readers)
@@ -372,7 +351,7 @@ class Vision:
         self._facts.close()
         self._writer.close()
         if not any(thread.is_alive() for thread in self._workers):
-            self._classifier.close()
+            self._updating.close()
 
     def _report(self, *, stopped: bool) -> None:
         """Keep vision's state in the store, where sync and `status` find it, and count the frames that were dropped."""
@@ -386,7 +365,7 @@ class Vision:
             "boot_ns": now.boot_ns,
             "boot": boot_id(),
             "model": self._model,
-            "runtime": self._classifier.runtime,
+            "runtime": self._runtime,
             "first_answer_s": self._first_answer_s,
             "rss_bytes": rss_bytes(),
             "store_trouble": self._recorder.trouble,

@@ -17,7 +17,7 @@ from agent.camera.address import redact
 from agent.cli.common import add_config, add_json, load_config
 from agent.config import Bytes, Config, Hours, Seconds, parse
 from agent.core import zones
-from agent.errors import Rejected
+from agent.errors import Broken, Rejected
 
 EXAMPLES: dict[str, str] = {
     "device.id": '"till-3"',
@@ -119,12 +119,11 @@ def ways_line(shut: dict[str, str]) -> str:
 
 def _check_alert_labels(config: Config) -> None:
     """Say now what vision would refuse at its start."""
-    from agent.app.vision import make_rules
-    from models import Bundle, BundleError, resolve
+    from agent.app.using import bundle_in_use, make_rules
 
     try:
-        bundle = Bundle.load(resolve(config.model.bundle))
-    except BundleError as error:
+        bundle = bundle_in_use(config)
+    except Broken as error:
         raise Rejected(error.code, str(error), error.hint) from None
     make_rules(config, bundle.manifest.labels)
 

@@ -9,6 +9,9 @@ from typing import Literal
 RUNNING_FACTOR = 1.5
 """A model may be slower than half of the deadline when it is no slower than this times the running one."""
 
+PROCESS_BYTES = 256 << 20
+"""What a process takes that holds no model yet, runtime included."""
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -44,8 +47,12 @@ def latency_limit_ms(deadline_ms: float, running_p95_ms: float) -> float:
 
 
 def memory_limit_bytes(allowed_bytes: int, declared_bytes: int) -> int:
-    """Give what the model's process may take: what the bundle declares (0: nothing), and never more than allowed."""
-    return min(allowed_bytes, declared_bytes) if declared_bytes else allowed_bytes
+    """Give what the process that tries the model may take: never more than allowed, and by what its bundle declares.
+
+    Beside the model the process holds Python and the runtime, and a compilation takes more for a moment than the
+    model that comes of it.
+    """
+    return min(allowed_bytes, PROCESS_BYTES + 2 * declared_bytes) if declared_bytes else allowed_bytes
 
 
 Verdict = Literal["agrees", "differs", "open"]

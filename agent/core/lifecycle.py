@@ -35,6 +35,7 @@ TABLE: Final[Mapping[tuple[State, Event], State]] = {
     ("failed", "order"): "offered",
     ("rolled-back", "order"): "offered",
     ("offered", "confirm"): "committed",  # it runs already
+    ("deferred", "confirm"): "committed",
     ("offered", "defer"): "deferred",
     ("deferred", "defer"): "deferred",  # for another reason
     ("downloading", "defer"): "deferred",
@@ -93,7 +94,7 @@ POSTS: Final[Mapping[State, Post]] = {
     "offered": Post("sync", DAY_S, "fail"),
     "deferred": Post("sync", 14 * DAY_S, "fail"),
     "downloading": Post("sync", 7 * DAY_S, "fail"),
-    "verified": Post("vision", 600.0, "fail"),
+    "verified": Post("vision", 7 * DAY_S, "fail"),
     "compiled": Post("vision", 300.0, "fail"),
     "golden": Post("vision", 300.0, "fail"),
     "shadow": Post("vision", 1_800.0, "fail"),
@@ -139,9 +140,16 @@ CODES: Final[Mapping[str, Code]] = {
     "update-rollback": Code(
         "reject", "it is older than what this device has had", "publish the old files as a new, higher release"
     ),
-    "update-missing": Code(
-        "reject", "the repository does not have it", "publish it, or order one that is published"
+    "update-missing": Code("defer", "the repository does not have a file that it names", "publish it again"),
+    "update-metadata": Code("defer", "the repository's metadata is not complete", "shelfwire-cloud fleet refresh"),
+    "update-stopped": Code("defer", "the agent was stopped meanwhile", "none needed"),
+    "update-off": Code("reject", "this device knows no repository", "set [update] repository, or [cloud] api"),
+    "update-root": Code(
+        "reject", "this device has no root of trust, or not that of the repository", "give it the fleet's root.json"
     ),
+    "update-unlisted": Code("reject", "the repository does not offer it", "order one that is published"),
+    "update-differs": Code("reject", "the repository has another bundle of that release", "order what was published"),
+    "update-size": Code("reject", "it is larger than a model may be", "pack the bundle again"),
     "update-path": Code(
         "reject", "a file of the bundle lies outside it, or is a link", "pack the bundle again from clean files"
     ),
@@ -176,6 +184,7 @@ CODES: Final[Mapping[str, Code]] = {
         "look into the diagnostics on the device, then mend the model",
     ),
     "update-withdrawn": Code("roll-back", "a technician went back to the model before", "ask who did it, and why"),
+    "update-folder": Code("fail", "the folder of models cannot be written", "shelfwire-agent doctor disk"),
     "update-broken": Code(
         "fail", "the device could not keep it", "shelfwire-agent doctor names what is wrong with the disk"
     ),
@@ -192,7 +201,11 @@ def after(what: What, state: State, event: Event) -> State | None:
 
 def ending(state: State, code: str) -> Event:
     """Give the event that an exit code is in a state: a trial only ever ends by the way back."""
-    return "roll-back" if state in NEW_ANSWERS else CODES[code].event
+    if state in NEW_ANSWERS:
+        return "roll-back"
+    known = CODES.get(code)
+    event: Event = known.event if known is not None else "fail"
+    return event if (state, event) in TABLE else "fail"
 
 
 def mermaid() -> str:

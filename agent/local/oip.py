@@ -119,6 +119,11 @@ class Oip:
         self._turn = threading.Lock()  # one picture at a time
         self._stats = _Stats()
 
+    def take_up(self, model: ModelFacts, make_scorer: Callable[[], Scorer]) -> None:
+        """Have another model answer from the next request on; one that is being answered is finished by the former."""
+        with self._turn:
+            self._model, self._make_scorer, self._scorer = model, make_scorer, None
+
     def answer(self, request: Request) -> Reply:
         """Answer a request under /v2. Raises `Refusal`."""
         parts = request.path.strip("/").split("/")[1:]
@@ -249,10 +254,8 @@ class Oip:
         asked = tensors.read_raw(body, request.query) if is_raw else tensors.read_request(body, header_bytes)
         with self._stats.lock:
             self._stats.input_ns += time.monotonic_ns() - began_ns
-        scores = self._score(asked)
-        reply, json_bytes = tensors.write_reply(
-            asked, (self._model.name, self._model.version), self._model.labels, scores
-        )
+        model, scores = self._score(asked)
+        reply, json_bytes = tensors.write_reply(asked, (model.name, model.version), model.labels, scores)
         headers = {} if json_bytes is None else {JSON_BYTES_HEADER: str(json_bytes)}
         if len(reply) >= LEAST_PACKED_BYTES:
             reply, encoding = tensors.pack(reply, request.header("Accept-Encoding"))
@@ -260,17 +263,19 @@ class Oip:
         kind = "application/json" if json_bytes is None else "application/octet-stream"
         return Reply(200, reply, kind, headers)
 
-    def _score(self, asked: Asked) -> list[Scores]:
-        """Classify the pictures, one at a time and with a rest after each while cameras wait."""
+    def _score(self, asked: Asked) -> tuple[ModelFacts, list[Scores]]:
+        """Classify the pictures by one model, one at a time and with a rest after each while cameras wait."""
+        with self._turn:
+            if self._scorer is None:
+                self._scorer = self._make_scorer()
+            model, scorer = self._model, self._scorer
         scores = []
         for picture in asked.pictures:
             with self._turn:
                 began_ns = time.monotonic_ns()
-                if self._scorer is None:
-                    self._scorer = self._make_scorer()
                 decoded = picture.decode()
                 decoded_ns = time.monotonic_ns()
-                scores.append(self._scorer.scores(decoded))
+                scores.append(scorer.scores(decoded))
                 done_ns = time.monotonic_ns()
                 with self._stats.lock:
                     self._stats.pictures += 1
@@ -278,7 +283,7 @@ class Oip:
                     self._stats.infer_ns += done_ns - decoded_ns
                 if self._cameras_wait():
                     self._rest(min(MOST_REST_S, REST * (done_ns - began_ns) / 1e9))
-        return scores
+        return model, scores
 
 
 def _need(request: Request, *methods: str) -> None:

@@ -27,7 +27,7 @@ PR_SET_PDEATHSIG = 1
 WARM_FRAMES = 3
 LEAST_FRAMES = 20
 MOST_FRAMES = 100
-MEASURE_S = 4.0
+MEASURE_S = 2.0
 """How long speed is measured at most, once `LEAST_FRAMES` are done."""
 FRAME_SHAPE = (720, 1280, 3)
 SPARE_BYTES = 2 << 30

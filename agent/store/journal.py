@@ -8,17 +8,15 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from agent.core import lifecycle
-from agent.core.lifecycle import Event, State, What
+from agent.core.lifecycle import What
+from agent.core.updates import Entry, Kept
 from agent.errors import Broken
-from agent.ports import Stamp
-from wire.orders import ConfigOrder, Desired, Disagreement, ModelOrder, Update
+from wire.orders import Desired
 
 JOURNAL: Final = "journal.json"
 NEWEST: Final = "newest.json"
@@ -26,98 +24,8 @@ PINNED: Final = "pinned"
 LOCK: Final = "lock"
 MOST_BYTES: Final = 1 << 20
 
-Key = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-"""The first 16 digits of a bundle's digest: the name of its folder in the store."""
 
-
-class _Kept(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Links(_Kept):
-    """Which bundles the two links name; None where there is no link."""
-
-    current: Key | None = None
-    previous: Key | None = None
-
-
-class Entry(_Kept):
-    """One update. `former` is what the links were before; `starts` counts the crashes that its trial has seen.
-
-    `open` is set while vision is at a trial: one that is found set at a start was left by a crash.
-    """
-
-    what: Literal["model", "config"]
-    revision: int
-    rollout: str = ""
-    model: ModelOrder | None = None
-    config: ConfigOrder | None = None
-    download_window: str | None = None
-    apply_window: str | None = None
-    deadline_wall_ns: int | None = None
-    state: lifecycle.State = "offered"
-    code: str | None = None
-    text: str = ""
-    numbers: dict[str, float] = Field(default_factory=dict)
-    disagreements: tuple[Disagreement, ...] = ()
-    progress: float = 0.0
-    attempt: int = 0
-    since_wall_ns: int = 0
-    since_boot_ns: int = 0
-    boot: str = ""
-    bundle: Key | None = None
-    former: Links = Links()
-    starts: int = 0
-    open: bool = False
-    connected: bool = False
-    retry_boot_ns: int = 0
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing is under way any more."""
-        return self.state in lifecycle.OVER
-
-    def step(self, event: Event, now: Stamp, boot: str, **changes: object) -> "Entry":
-        """Take one step of the table, at `now`. Raises ValueError for a step that the table does not have."""
-        into = lifecycle.after(self.what, self.state, event)
-        if into is None:
-            raise ValueError(f"no {event!r} of a {self.what} in state {self.state!r}")
-        fresh = {} if into == self.state else {"since_wall_ns": now.wall_ns, "since_boot_ns": now.boot_ns, "boot": boot}
-        return self.model_copy(update={"state": into, "code": None, "text": "", **fresh, **changes})
-
-    def end(self, code: str, text: str, now: Stamp, boot: str, **changes: object) -> "Entry":
-        """Take the way out that `code` is in this state, with the sentence that says why."""
-        return self.step(lifecycle.ending(self.state, code), now, boot, code=code, text=text, **changes)
-
-    def age_s(self, now: Stamp, boot: str) -> float:
-        """Tell for how long it has been in this state; after a reboot only the wall clock knows."""
-        if boot == self.boot:
-            return max(0.0, (now.boot_ns - self.since_boot_ns) / 1e9)
-        return max(0.0, (now.wall_ns - self.since_wall_ns) / 1e9)
-
-    def as_update(self) -> Update:
-        """Give it as `reported` carries it."""
-        return Update(
-            what=self.what,
-            revision=self.revision,
-            rollout=self.rollout,
-            state=self.state,
-            code=self.code,
-            text=self.text[:256],
-            numbers=dict(list(self.numbers.items())[:32]),
-            disagreements=self.disagreements[:20],
-            target=self.model,
-            progress=round(min(1.0, max(0.0, self.progress)), 3),
-            attempt=self.attempt,
-            since=_moment(self.since_wall_ns),
-        )
-
-
-def _moment(wall_ns: int) -> datetime | None:
-    return datetime.fromtimestamp(wall_ns // 10**6 / 1e3, UTC) if wall_ns else None
-
-
-class _Page(_Kept):
+class _Page(Kept):
     model: Entry | None = None
     config: Entry | None = None
     floors: dict[str, int] = Field(default_factory=dict)
@@ -277,23 +185,3 @@ def load_json(path: Path) -> dict[str, object]:
     except (OSError, ValueError):
         return {}
     return told if isinstance(told, dict) else {}
-
-
-def begin(order: Desired, what: What, now: Stamp, boot: str) -> Entry:
-    """Make the entry of a new order."""
-    return Entry(
-        what=what,
-        revision=order.revision,
-        rollout=order.rollout,
-        model=order.model if what == "model" else None,
-        config=order.config if what == "config" else None,
-        download_window=order.download_window,
-        apply_window=order.apply_window,
-        deadline_wall_ns=int(order.deadline_at.timestamp() * 1e9) if order.deadline_at else None,
-        since_wall_ns=now.wall_ns,
-        since_boot_ns=now.boot_ns,
-        boot=boot,
-    )
-
-
-__all__ = ["Entry", "Event", "Journal", "Links", "State", "begin", "broken", "load_json", "sync_folder", "write_file"]

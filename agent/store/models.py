@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from agent.core import lifecycle
-from agent.errors import Broken, Rejected
-from agent.store.journal import Entry, Journal, Links, broken, sync_folder, write_file
+from agent.core.updates import Entry, Links
+from agent.errors import Rejected, Retryable
+from agent.store.journal import Journal, broken, sync_folder, write_file
 from models.bundle import MANIFEST, Bundle, BundleFile, Manifest, inside, parse_manifest
 from models.errors import BundleError
 
@@ -62,8 +63,9 @@ def key_of(digest: str) -> str:
 class Models:
     """The store in `folder`. Changes are made by whoever holds the journal's lock; see each method."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keep_free_bytes: int = 0) -> None:
         self.folder = folder
+        self._keep_free_bytes = keep_free_bytes
         self.journal = Journal(folder)
         self._bundles = folder / "bundles"
         self._blobs = folder / "blobs"
@@ -118,6 +120,15 @@ class Models:
 
     def _has(self, file: BundleFile, path: Path) -> bool:
         return path.is_file() and not path.is_symlink() and path.stat().st_size == file.size_bytes
+
+    def need_room(self, size_bytes: int) -> None:
+        """Check that the disk has room for so much more. Raises `Retryable` (``update-space``)."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        disk = os.statvfs(self.folder)
+        free_bytes = max(0, disk.f_bavail * disk.f_frsize - self._keep_free_bytes)
+        if free_bytes < size_bytes:
+            text = f"the model needs {size_bytes / 1e6:.1f} MB, and {free_bytes / 1e6:.1f} MB are free for it"
+            raise Retryable("update-space", text, "free disk space; the device tries again by itself")
 
     def check_names(self, manifest: Manifest) -> None:
         """Refuse names that could lie outside the bundle or on top of our own files. Raises ``update-path``."""
@@ -287,16 +298,3 @@ def _link_or_copy(blob: Path, place: Path) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def room_for(folder: Path, size_bytes: int, keep_free_bytes: int) -> None:
-    """Check that the disk has room for so much more. Raises `agent.errors.Broken` (``update-space``)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    disk = os.statvfs(folder)
-    free_bytes = disk.f_bavail * disk.f_frsize - keep_free_bytes
-    if free_bytes < size_bytes:
-        raise Broken(
-            "update-space",
-            f"the new model needs {size_bytes / 1e6:.1f} MB, and {max(0, free_bytes) / 1e6:.1f} MB are free for it",
-            "free disk space; the device tries again by itself",
-        )

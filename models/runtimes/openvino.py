@@ -1,5 +1,6 @@
 """Models run by OpenVINO: arithmetic and layout in the compiled graph, one stream per core, FP32."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ class OpenVinoEngine:
 
 def open_engine(model: Model, workers: int, cache_dir: Path | None) -> OpenVinoEngine:
     """Compile for `workers` threads; with `cache_dir` the next start skips the compilation."""
-    core = ov.Core()
+    core = _core()
     try:
         graph = core.read_model(str(model.path)) if model.path else core.read_model(model.content)
         _check_input(graph, model)
@@ -58,6 +59,17 @@ def open_engine(model: Model, workers: int, cache_dir: Path | None) -> OpenVinoE
         reason = str(broken).strip().splitlines()[-1][:300]
         raise BundleError("model-load", f"OpenVINO cannot load the model: {reason}", "check the model file") from None
     return OpenVinoEngine(compiled, model.spec)
+
+
+@cache
+def _core() -> ov.Core:
+    """One for the life of the process.
+
+    OpenVINO's CPU plugin gives the thread that loads it an alternate stack for signals, and takes that memory away with
+    the last core and model, from whichever thread lets go of them. Were that another thread, the next signal would find
+    no stack, and the kernel would end the process (SIGSEGV at a SIGTERM; seen with OpenVINO 2026).
+    """
+    return ov.Core()
 
 
 def _settings(workers: int, cache_dir: Path | None) -> dict[str, object]:

@@ -63,6 +63,29 @@ def hungry(folder: Path, rows: int = 30_000, **changes: object) -> Bundle:
 
 def looping(folder: Path, turns: int, **changes: object) -> Bundle:
     """Multiplies matrices `turns` times before it answers as a toy does: slow, or hanging with FOR_EVER."""
+    return _looping(folder, [], {"turns": np.array(turns, np.int64)}, changes)
+
+
+def slow_when_red(folder: Path, turns: int = 3000, **changes: object) -> Bundle:
+    """As fast as a toy for every picture but a red one, for which it multiplies matrices `turns` times."""
+    nodes = [
+        helper.make_node("Gather", ["means", "third"], ["reds"], axis=1),
+        helper.make_node("ReduceMax", ["reds"], ["red"], keepdims=0),
+        helper.make_node("Greater", ["red", "limit"], ["is_red"]),
+        helper.make_node("Where", ["is_red", "many", "no_turns"], ["turns"]),
+    ]
+    constants = {
+        "third": np.array(2, np.int64),
+        "limit": np.array(200.0, np.float32),
+        "many": np.array(turns, np.int64),
+        "no_turns": np.array(0, np.int64),
+    }
+    return _looping(folder, nodes, constants, changes)
+
+
+def _looping(
+    folder: Path, before: Sequence[NodeProto], more: dict[str, np.ndarray], changes: dict[str, object]
+) -> Bundle:
     side = 128
     matrix = TensorProto.FLOAT, [side, side]
     body = helper.make_graph(
@@ -77,6 +100,7 @@ def looping(folder: Path, turns: int, **changes: object) -> Bundle:
     )
     nodes = [
         *MEANS,
+        *before,
         helper.make_node("ReduceMean", ["means"], ["one"], keepdims=0),
         helper.make_node("Mul", ["unit", "one"], ["begin"]),
         helper.make_node("Loop", ["turns", "yes", "begin"], ["looped"], body=body),
@@ -87,11 +111,11 @@ def looping(folder: Path, turns: int, **changes: object) -> Bundle:
         helper.make_node("Softmax", ["sum"], ["answer"], axis=1),
     ]
     constants = {
-        "turns": np.array(turns, np.int64),
+        **more,
         "yes": np.array(True),
         "unit": np.eye(side, dtype=np.float32),
         "none": np.array(0, np.float32),
-        "gain": np.array(0.05, np.float32),
+        "gain": np.array(1.0, np.float32),
     }
     return write(folder, nodes, constants, **changes)
 

@@ -7,16 +7,15 @@ import pytest
 import toy_bundles
 
 from agent.core import lifecycle
+from agent.core.updates import Entry, Links, When, begin
 from agent.errors import Rejected
-from agent.ports import Stamp
-from agent.store.journal import JOURNAL, Entry, Journal, Links, begin
+from agent.store.journal import JOURNAL, Journal
 from agent.store.models import FAILED_KEPT, Models, key_of
 from models import Bundle
 from models.bundle import MANIFEST
 from wire.orders import Desired
 
-NOW = Stamp(1_800_000_000 * 10**9, 5 * 10**9)
-BOOT = "boot-1"
+NOW = When(wall_ns=1_800_000_000 * 10**9, boot_ns=5 * 10**9, boot="boot-1")
 
 
 def toy(folder: Path, release: int) -> Bundle:
@@ -171,18 +170,18 @@ def test_only_a_newer_order_counts_and_the_floor_never_falls(tmp_path: Path) -> 
     journal.raise_floor("produce", 7)
     journal.raise_floor("produce", 5)
     assert (journal.floor("produce"), journal.floor("other")) == (7, 0)
-    journal.write(begin(orders[4], "model", NOW, BOOT))
+    journal.write(begin(orders[4], "model", NOW))
     assert journal.floor("produce") == 7
 
 
 def test_an_entry_takes_only_steps_of_the_table() -> None:
     order = Desired.model_validate_json('{"revision": 1, "ordered_at": "2026-11-28T00:00:00.000Z"}')
-    begun = begin(order, "model", NOW, BOOT)
+    begun = begin(order, "model", NOW)
     with pytest.raises(ValueError, match="activate"):
-        begun.step("activate", NOW, BOOT)
-    later = Stamp(NOW.wall_ns + 10**10, NOW.boot_ns + 10**10)
-    ended = begun.step("fetch", NOW, BOOT).end("update-path", "it climbs out", later, BOOT)
+        begun.step("activate", NOW)
+    later = NOW.model_copy(update={"boot_ns": NOW.boot_ns + 10**10})
+    ended = begun.step("fetch", NOW).end("update-path", "it climbs out", later)
     assert (ended.state, ended.code, ended.over) == ("rejected", "update-path", True)
-    assert begun.age_s(later, BOOT) == 10.0
+    assert begun.since.age_s(later) == 10.0
     update = ended.as_update()
     assert (update.state, update.code, update.text) == ("rejected", "update-path", "it climbs out")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.gates import Disagreement, latency_limit_ms, memory_limit_bytes, p95
+from agent.core.gates import PROCESS_BYTES, Disagreement, latency_limit_ms, memory_limit_bytes, p95
 
 
 def run(rng: random.Random, part: float, limit: float = 0.1, most: int = 5_000) -> Disagreement:
@@ -51,8 +51,8 @@ def test_limits() -> None:
     assert latency_limit_ms(250.0, 10.0) == 125.0
     assert latency_limit_ms(250.0, 200.0) == 300.0
     assert memory_limit_bytes(1000, 0) == 1000
-    assert memory_limit_bytes(1000, 400) == 400
-    assert memory_limit_bytes(1000, 4000) == 1000
+    assert memory_limit_bytes(1 << 30, 100 << 20) == PROCESS_BYTES + (200 << 20)
+    assert memory_limit_bytes(1 << 20, 100 << 20) == 1 << 20
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1))

@@ -29,7 +29,7 @@ WAYS_OUT = {"reject", "fail"}
 ALLOWED: dict[State, dict[Event, State]] = {
     "idle": {"order": "offered"},
     "offered": {"confirm": "committed", "defer": "deferred", "fetch": "downloading", "verify": "verified"},
-    "deferred": {"defer": "deferred", "fetch": "downloading", "verify": "verified"},
+    "deferred": {"confirm": "committed", "defer": "deferred", "fetch": "downloading", "verify": "verified"},
     "downloading": {"defer": "deferred", "verify": "verified"},
     "verified": {"compile": "compiled", "activate": "trial"},
     "compiled": {"match": "golden", "restart": "verified"},
@@ -75,7 +75,7 @@ def test_a_model_comes_into_trial_only_through_every_gate() -> None:
 
 def test_a_new_model_is_kept_only_by_its_trial_and_what_ran_already_by_confirmation() -> None:
     assert {(s, e) for (s, e), into in TABLE.items() if into == "committed"} == {
-        ("trial", "commit"), ("offered", "confirm"),
+        ("trial", "commit"), ("offered", "confirm"), ("deferred", "confirm"),
     }  # fmt: skip
     assert "committed" not in {after("model", "shadow", event) for event in EVENTS}
 

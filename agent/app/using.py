@@ -1,0 +1,92 @@
+"""The model in use, put together: its bundle opened, its alert rules, its policy. Replaced as a whole by an update."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from agent.config import Config, nearest
+from agent.core.alerting import Rule
+from agent.core.decide import UNKNOWN
+from agent.drafts import Policy
+from agent.errors import Broken, Rejected
+from agent.store.models import Models, key_of
+from models import Bundle, BundleError, Classifier, resolve
+
+
+@dataclass(frozen=True, slots=True)
+class Using:
+    """An open model and what belongs to it. `key` is its name in the store, None for the configured bundle."""
+
+    key: str | None
+    classifier: Classifier
+    policy: Policy
+
+    @property
+    def model(self) -> dict[str, object]:
+        """How records and reports name it."""
+        return dict(self.policy.model)
+
+
+def open_classifier(config: Config, workers: int, bundle: Bundle | None = None) -> Classifier:
+    """Open a bundle, or the configured one, and check that it answers as it should. Raises `Broken` with its code."""
+    cache = config.device.state_dir / "compiled"
+    try:
+        which = bundle if bundle is not None else resolve(config.model.bundle)
+        classifier = Classifier.open(which, config.model.runtime, workers, cache)
+        classifier.check_golden()
+    except BundleError as error:
+        raise Broken(error.code, str(error), error.hint) from None
+    return classifier
+
+
+def open_model(config: Config, workers: int, bundle: Bundle | None) -> Using:
+    """Open a bundle, or the configured one, with everything that belongs to it. Raises `Broken`, `Rejected`."""
+    classifier = open_classifier(config, workers, bundle)
+    try:
+        rules = make_rules(config, classifier.labels)
+    except Rejected:
+        classifier.close()
+        raise
+    ref = classifier.model
+    model = {"name": ref.name, "version": ref.version, "release": ref.release, "digest": ref.digest}
+    policy = Policy(
+        threshold_of(config, bundle or classifier.bundle),
+        config.decide.confirm_frames,
+        config.model.top,
+        rules,
+        model,
+        classifier.runtime,
+    )
+    return Using(key_of(ref.digest) if bundle is not None else None, classifier, policy)
+
+
+def threshold_of(config: Config, bundle: Bundle) -> float:
+    """Give the least score of a known answer: the configured one, or the bundle's own."""
+    return bundle.manifest.threshold if config.model.threshold is None else config.model.threshold
+
+
+def make_rules(config: Config, labels: Iterable[str]) -> tuple[Rule, ...]:
+    """Take the alert rules from the configuration. Raises `Rejected` for a label that the model does not know."""
+    known = {*labels, UNKNOWN}
+    for rule in config.alert:
+        if rule.label not in known:
+            raise Rejected(
+                "alert-label",
+                f'alert "{rule.name}": the model has no label "{rule.label}"; {nearest(rule.label, known)}',
+                "correct the label in the configuration",
+            )
+    return tuple(
+        Rule(rule.name, rule.label, rule.score, rule.dwell, rule.cameras, rule.quiet_hours) for rule in config.alert
+    )
+
+
+def models_of(config: Config) -> Models:
+    """Give the device's store of models."""
+    return Models(config.device.state_dir / "models", config.update.keep_free)
+
+
+def bundle_in_use(config: Config) -> Bundle:
+    """Load the bundle that answers, or would: the one that came by an update, else the configured. Raises `Broken`."""
+    try:
+        return models_of(config).current() or Bundle.load(resolve(config.model.bundle))
+    except BundleError as error:
+        raise Broken(error.code, str(error), error.hint) from None
