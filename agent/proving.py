@@ -6,7 +6,7 @@ trial -> [try_on: as well as in my 24 hours before?] -> committed, or back to th
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from agent.core import lifecycle, trial
 from agent.core.days import in_window
