@@ -72,16 +72,18 @@ def _looked_at(context: Context, cameras: tuple[Camera, ...]) -> Iterator[Findin
 def _by_child(context: Context, cameras: tuple[Camera, ...]) -> Iterator[Finding]:
     """Open the cameras in a child process. One of which nothing is heard in time hangs."""
     said = child.ask(context.left_s(), "cameras", str(context.config_path))
-    reports = {str(report["camera"]): report for report in said.reports}
-    busy = not said.ended and said.worked_s < child.FAIR_S
-    missed = [camera.name for camera in cameras if camera.name not in reports]
-    if busy and missed:
-        yield skipped("camera", f"{', '.join(missed)}: not opened", said.excuse)
+    reports = {str(report["camera"]): report for report in said.reports if "troubles" in report}
+    opened = {str(report["camera"]) for report in said.reports}
+    missed = [
+        c.name for c in cameras if c.name not in reports and (c.name in opened or not said.fair) and not said.ended
+    ]
+    if missed:
+        yield skipped("camera", f"{', '.join(missed)}: not looked at", said.excuse)
     for camera in cameras:
         report = reports.get(camera.name)
         if report is not None:
             yield from by_look(camera, report)
-        elif not busy:
+        elif camera.name not in missed:
             how = "the process that opened it crashed" if said.ended else "opening it does not come back"
             yield named(camera, "camera-hung", f"camera {camera.name}: {how}", "")
 

@@ -16,10 +16,10 @@ from typing import Any
 SPARE_S = 0.2
 """What is kept back of a check's time, to say what was found."""
 
-FAIR_S = 1.5
-"""A child that has worked for less than this has no fair chance to tell what hangs."""
+FAIR_S = 1.2
+"""A child that has worked for less than this, or for less than it took to start, had no fair chance to say anything."""
 
-BUSY = "the device is too busy now; with --patience 20 it gets its time"
+BUSY = "nothing was heard in time: the device is too busy, or it hangs; --patience 20 tells which"
 
 Report = dict[str, Any]
 
@@ -29,8 +29,8 @@ class Said:
     """What a child said until it ended or was ended."""
 
     reports: tuple[Report, ...]
-    worked_s: float
-    """How long it worked, in seconds: a busy device may need the whole time to load the libraries, and that is 0."""
+    fair: bool
+    """Whether it had time to work: a busy device may need all of it to load the libraries."""
     ended: bool
     """Whether it ended by itself, after its work or by a crash."""
     excuse: str = BUSY
@@ -39,11 +39,12 @@ class Said:
 
 def ask(patience_s: float, *words: str) -> Said:
     """Run the child with these arguments for at most `patience_s`; what it has said until then counts."""
-    until_s = time.monotonic() + patience_s - SPARE_S
+    began_s = time.monotonic()
+    until_s = began_s + patience_s - SPARE_S
     try:
         child = _start([*words, f"{until_s:.3f}"])
     except OSError as error:
-        return Said((), 0.0, False, f"no process could be started: {error.strerror}")
+        return Said((), False, False, f"no process could be started: {error.strerror}")
     lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     threading.Thread(target=_pump, args=(child, lines), name="check-child", daemon=True).start()
     said: list[Report] = []
@@ -62,7 +63,9 @@ def ask(patience_s: float, *words: str) -> Said:
         pass
     finally:
         _end(child)
-    return Said(tuple(said), 0.0 if ready_s is None else time.monotonic() - ready_s, ended)
+    now_s = time.monotonic()
+    fair = ready_s is not None and now_s - ready_s >= max(FAIR_S, ready_s - began_s)
+    return Said(tuple(said), fair, ended)
 
 
 def _start(words: Sequence[str]) -> "subprocess.Popen[bytes]":

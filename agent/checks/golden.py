@@ -23,7 +23,7 @@ def check(context: Context) -> Iterator[Finding]:
     report = next(iter(said.reports), None)
     if report is None and said.ended:
         yield wrong("model", "MOD-3", "the process that loaded it crashed")
-    elif report is None and said.worked_s < child.FAIR_S:
+    elif report is None and not said.fair:
         yield skipped("model", "self-test", said.excuse)
     elif report is None:
         yield wrong("model", "MOD-7")

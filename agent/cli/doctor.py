@@ -24,7 +24,7 @@ from agent.host.process import age_s
 WHOLE_S = 10.0
 """How long the whole run may take, its start included."""
 
-SPARE_S = 0.4
+SPARE_S = 1.0
 """What is kept back of it, to print and to end."""
 
 QUICK_CHECK_S = 1.4

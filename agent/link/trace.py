@@ -1,9 +1,9 @@
 """Walks the ways to the broker and to the API, each up to the first hop that fails, and says what that means."""
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -122,10 +122,20 @@ def walk(config: Config, sync: Sync, patience_s: float) -> list[Way]:
     if not walks:
         return []
     left_s = max(0.5, patience_s - PORTAL_S)
-    with ThreadPoolExecutor(len(walks), "walk") as pool:
-        ways = list(pool.map(lambda to: to(left_s), walks))
-    explain(config, ways)
-    return ways
+    ways: list[Way | None] = [None] * len(walks)
+
+    def take(n: int) -> None:
+        ways[n] = walks[n](left_s)
+
+    # Daemons: when the whole is given up, they must not hold up the end of the process.
+    threads = [threading.Thread(target=take, args=(n,), name=f"walk-{n}", daemon=True) for n in range(len(walks))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    walked = [way for way in ways if way is not None]
+    explain(config, walked)
+    return walked
 
 
 def explain(config: Config, ways: list[Way]) -> None:

@@ -43,7 +43,8 @@ def look_at_cameras(config_path: Path, until_s: float, say: Say) -> None:
 
     def look(camera: Camera) -> None:
         reference = commission / f"{camera.name}.jpg"
-        say({"camera": camera.name, "troubles": _troubles(camera, reference, until_s, dark_hours=dark)})
+        found = _troubles(camera, reference, until_s, lambda: say({"camera": camera.name}), dark_hours=dark)
+        say({"camera": camera.name, "troubles": found})
 
     threads = [threading.Thread(target=look, args=(camera,), daemon=True) for camera in config.camera]
     for thread in threads:
@@ -52,16 +53,19 @@ def look_at_cameras(config_path: Path, until_s: float, say: Say) -> None:
         thread.join(max(0.0, until_s + SPARE_S - time.monotonic()))
 
 
-def _troubles(camera: Camera, reference: Path, until_s: float, *, dark_hours: bool) -> list[Trouble]:
+def _troubles(
+    camera: Camera, reference: Path, until_s: float, opened: Callable[[], None], *, dark_hours: bool
+) -> list[Trouble]:
+    """List what is wrong with a camera; `opened` is called once it has opened, so that what follows is no hang."""
     try:
-        pictures = _pictures(camera, until_s)
+        pictures = _pictures(camera, until_s, opened)
     except ShelfwireError as error:
         return [{"code": error.code, "message": str(error), "hint": error.hint}]
     found = judge(camera, pictures, reference, dark_hours=dark_hours)
     return [{"code": code, "message": message, "hint": hint} for code, message, hint in found]
 
 
-def _pictures(camera: Camera, until_s: float) -> list[Picture]:
+def _pictures(camera: Camera, until_s: float, opened: Callable[[], None]) -> list[Picture]:
     """Give some pictures of a camera. Raises why there are none."""
     clock = SystemClock()
     if camera.kind_of() in NETWORK:
@@ -73,6 +77,7 @@ def _pictures(camera: Camera, until_s: float) -> list[Picture]:
     source = open_source(_patient(camera, left_s), clock)
     try:
         source.open()
+        opened()
         return _read(source, until_s)
     except ShelfwireError as error:
         if camera.kind_of() in NETWORK and error.code in ("camera-timeout", "camera-stalled"):
