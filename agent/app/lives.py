@@ -43,6 +43,11 @@ class Lives:
         if read is not None and notifier.present:
             stop.listen_reload()
 
+    @property
+    def first(self) -> bool:
+        """Whether this is the process's first life."""
+        return self._before is None
+
     def reload_due(self) -> bool:
         """Whether a reload was asked for and its configuration is good: then this life shall end. For the main loop."""
         if self._read is None or not self._stop.take_reload():

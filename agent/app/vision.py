@@ -114,6 +114,7 @@ class Vision:
         self._stop = stop
         self._lives = lives or Lives(config, stop, Notifier("", 0))
         self._pulse = Pulse()
+        self._born_s = 0.0 if self._lives.first else age_s()
         self._clock = SystemClock()
         limits = Limits(
             config.outbox.max_rows,
@@ -322,7 +323,7 @@ class Vision:
 
     def _check_threads(self) -> None:
         if self._first_answer_s is None and self._pipeline.first_answer.is_set():
-            self._first_answer_s = age_s()
+            self._first_answer_s = age_s() - self._born_s
         for reader in self._readers:
             if reader.crashed is not None:
                 log.error("the reader of camera %s died: %s", reader.camera.name, reader.crashed)
