@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from agent.cli.common import say_error
 from agent.errors import ShelfwireError
+from agent.host.notify import Notifier
 
 COMMANDS = {
     "run": "vision and sync together in the foreground",
@@ -61,6 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
         if getattr(options, "json", False):
             print(json.dumps({"error": {"code": error.code, "message": str(error), "hint": error.hint}}))
         say_error(error.code, str(error), error.hint)
+        # systemd shows it for as long as the service has not started again.
+        Notifier.from_environment().status(f"{error} [{error.code}]; cure: {error.hint}")
         return error.exit_code
     except BrokenPipeError:
         sys.stderr.close()

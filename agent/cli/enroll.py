@@ -166,7 +166,8 @@ def _restart(tell: "_Teller") -> list[str]:
             tell.step(Step("services", f"{name} started: {state.status}"))
         else:
             cure = f"journalctl -u {name} -n 20 says why"
-            tell.step(Step("services", f"{name} is {state.active}", "services-restart", cure))
+            text = f"{name} is {state.active}: {state.status}"
+            tell.step(Step("services", text.removesuffix(": "), "services-restart", cure))
     return [state.unit for state in services.states() if state.active == "active"]
 
 

@@ -90,6 +90,7 @@ def test_vision_is_not_ready_with_a_model_that_answers_wrong(tmp_path: Path, man
     while manager.take(0.0):
         pass
     assert "READY=1" not in manager.lines
+    assert "[bundle-golden]; cure: " in manager.lines[-1], "systemctl status shows it"
 
 
 def test_a_camera_that_is_away_is_declared_and_vision_stays_alive(tmp_path: Path, manager: NotifySocket) -> None:
