@@ -143,7 +143,8 @@ class Watch:
         for condition in watching.CONDITIONS:
             if verdicts[condition] == "bad" or condition not in watched.said:
                 watched.said[condition] = watching.explain(condition, frame.camera, look, normal)
-        courses = self._advance(watched, self._allow_darkness(verdicts, frame), frame)
+        told = watching.in_dark_hours(verdicts, look, normal) if self._is_dark_time(frame) else verdicts
+        courses = self._advance(watched, told, frame)
         watched.looked_ns = boot_ns
         notices = _changes(watched, courses)
         facts = {}
@@ -161,11 +162,9 @@ class Watch:
             watched.eye.teach(watching.LEARNING_LOOKS)
             watched.normal = watching.learn(normal, look, verdicts)
 
-    def _allow_darkness(
-        self, verdicts: dict[Condition, watching.Verdict], frame: Frame
-    ) -> dict[Condition, watching.Verdict]:
+    def _is_dark_time(self, frame: Frame) -> bool:
         local = datetime.fromtimestamp(frame.captured.wall_ns / 1e9).astimezone().time()
-        return watching.in_dark_hours(verdicts) if is_quiet(self._terms.dark_hours, local) else verdicts
+        return is_quiet(self._terms.dark_hours, local)
 
     def _advance(
         self, watched: _Watched, verdicts: Mapping[Condition, watching.Verdict], frame: Frame

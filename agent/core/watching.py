@@ -30,6 +30,8 @@ CONDITIONS: tuple[Condition, ...] = (BLACK, COVERED, BLINDED, BLURRED, MOVED, FR
 BLACK_BAD, BLACK_GOOD = 0.95, 0.85
 """Part of the picture darker than 16: from the first on it is black, below the second it is not."""
 DIM = 0.4
+LIT = 0.7
+"""Part of the normal brightness from which on the lights are on, also in dark hours."""
 DIM_UNKNOWN = 40.0
 """Part of the normal brightness, and brightness while that is not known: below it lost detail is darkness, no cover."""
 COVERED_BAD, COVERED_GOOD = 0.4, 0.6
@@ -163,9 +165,20 @@ def judge(look: Look, normal: Normal) -> dict[Condition, Verdict]:
     }
 
 
-def in_dark_hours(verdicts: Mapping[Condition, Verdict]) -> dict[Condition, Verdict]:
-    """Take darkness for what it should be, at a time when the shop is dark."""
-    return {**verdicts, BLACK: "good"}
+def in_dark_hours(verdicts: Mapping[Condition, Verdict], look: Look, normal: Normal) -> dict[Condition, Verdict]:
+    """Take darkness for what it should be, at a time when the shop is dark.
+
+    Cameras then look by emergency lights, or by infrared lamps of their own, which shine back from glass and are in
+    focus elsewhere. So nothing is said of glare and focus, and of a cover only when it is as light as by day.
+    """
+    silent = (BLINDED, BLURRED) if is_lit(look, normal) else (BLINDED, BLURRED, COVERED)
+    eased: dict[Condition, Verdict] = {c: "unsure" if v == "bad" and c in silent else v for c, v in verdicts.items()}
+    return {**eased, BLACK: "good"}
+
+
+def is_lit(look: Look, normal: Normal) -> bool:
+    """Tell whether it is as light as by day."""
+    return normal.known and look.brightness >= LIT * normal.brightness
 
 
 def _is_dim(look: Look, normal: Normal) -> bool:

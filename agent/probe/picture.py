@@ -37,8 +37,8 @@ def judge(camera: Camera, pictures: Sequence[Picture], reference: Path, *, dark_
         return []
     normal, look = _look(camera, pictures[-1], _read(reference))
     verdicts = watching.judge(look, normal)
-    if dark_hours:
-        verdicts = watching.in_dark_hours(verdicts)
+    if dark_hours and not watching.is_lit(look, normal):  # who looks with the lights on wants to know all
+        verdicts = watching.in_dark_hours(verdicts, look, normal)
     found: list[Trouble] = [
         (c, *watching.explain(c, camera.name, look, normal)) for c in AT_ONCE if verdicts[c] == "bad"
     ]

@@ -67,9 +67,22 @@ def test_before_anything_is_learned_only_the_plain_cases_are_told() -> None:
 def test_in_dark_hours_darkness_is_as_it_should_be_and_still_shows_nothing() -> None:
     look = replace(GOOD, dark=1.0, brightness=1)
     verdicts = judge(look, NORMAL)
-    assert watching.in_dark_hours(verdicts)["camera-black"] == "good"
+    assert watching.in_dark_hours(verdicts, look, NORMAL)["camera-black"] == "good"
     assert watching.is_blind(verdicts, look) == "camera-black"
     assert watching.is_blind(judge(GOOD, NORMAL), GOOD) is None
+
+
+def told_at_night(**change: float) -> set[str]:
+    look = replace(GOOD, **change)  # type: ignore[arg-type]
+    return {c for c, v in watching.in_dark_hours(judge(look, NORMAL), look, NORMAL).items() if v == "bad"}
+
+
+def test_in_dark_hours_a_camera_s_own_infrared_light_is_not_told_either() -> None:
+    assert told_at_night(sharpness=0.3) == set()  # infrared is in focus elsewhere
+    assert told_at_night(bright=0.7, brightness=190) == set()  # it shines back from glass
+    assert told_at_night(detail=0.2, brightness=60) == set()
+    assert told_at_night(detail=0.2) == {"camera-covered"}  # as light as by day: somebody is there
+    assert told_at_night(shift=0.1) == {"camera-moved"}
 
 
 TABLE: dict[tuple[Phase, Verdict, bool], Phase] = {
