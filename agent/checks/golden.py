@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from agent.checks import child
 from agent.checks.context import Context
 from agent.checks.finding import Finding, fine, skipped, wrong
+from agent.checks.model import in_force
 from agent.checks.runner import Check
 
 WRONG_ANSWER = ("bundle-golden", "model-output")
@@ -19,7 +20,11 @@ def check(context: Context) -> Iterator[Finding]:
     if config is None:
         yield skipped("model", "self-test", "there is no configuration that names the model")
         return
-    said = child.ask(context.left_s(), "model", config.model.bundle, config.model.runtime)
+    try:
+        folder = str(in_force(config).folder)
+    except (OSError, ValueError):
+        folder = config.model.bundle
+    said = child.ask(context.left_s(), "model", folder, config.model.runtime)
     report = next(iter(said.reports), None)
     if report is None and said.ended:
         yield wrong("model", "MOD-3", "the process that loaded it crashed")

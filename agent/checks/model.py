@@ -15,22 +15,45 @@ def check(context: Context) -> Iterator[Finding]:
     if context.config is None:
         yield skipped("model", "model", "there is no configuration that names it")
         return
-    from models.bundle import Bundle, resolve
     from models.errors import BundleError
 
     try:
-        bundle = Bundle.load(resolve(context.config.model.bundle))
+        bundle = in_force(context.config)
     except BundleError as error:
         yield wrong("model", "MOD-1", f"{error} [{error.code}]", cure=error.hint)
         return
     except OSError as error:
         yield wrong("model", "MOD-1", str(error))
         return
-    found = list(_running(context, context.config, bundle))
+    found = [*_fallen_back(context.config), *_running(context, context.config, bundle)]
     yield from found
     if not found:
         size = f"{len(bundle.manifest.files)} files as they were packed"
         yield fine("model", f"{bundle.ref.name} {bundle.ref.version}, {size}", f"digest {bundle.ref.digest[:12]}")
+
+
+def in_force(config: Config) -> Any:
+    """Load the bundle that answers, or would: the one that came by an update, else the configured.
+
+    Raises `models.BundleError`, `OSError`.
+    """
+    from models.bundle import Bundle, resolve
+
+    return _updates(config).current() or Bundle.load(resolve(config.model.bundle))
+
+
+def _updates(config: Config) -> Any:
+    from agent.store.models import Models  # with what it needs to read bundles
+
+    return Models(config.device.state_dir / "models")
+
+
+def _fallen_back(config: Config) -> Iterator[Finding]:
+    """An updated model whose files are not whole any more gives way to the configured one."""
+    updates = _updates(config)
+    named = updates.links().current
+    if named is not None and updates.current() is None:
+        yield wrong("model", "MOD-1", f"the model {named} of the last update is not whole, so another one answers")
 
 
 def _running(context: Context, config: Config, bundle: Any) -> Iterator[Finding]:
@@ -40,10 +63,8 @@ def _running(context: Context, config: Config, bundle: Any) -> Iterator[Finding]
     report = snapshot.vision
     running = report["model"]
     if running["digest"] != bundle.ref.digest:
-        names = (
-            f"vision runs {running['name']} {running['version']}, configured is {bundle.ref.name} {bundle.ref.version}"
-        )
-        yield wrong("model", "MOD-6", names)
+        meant = f"{bundle.ref.name} {bundle.ref.version}"
+        yield wrong("model", "MOD-6", f"vision runs {running['name']} {running['version']}, {meant} is in force")
     yield from _runtime(config, bundle, str(report["runtime"]))
     yield from _speed(config, float(report.get("placement", {}).get("service_ms") or 0.0))
 

@@ -98,7 +98,7 @@ _CODES = (
         (F, "operator", "the model or its runtime cannot be loaded", "install the agent again; see the line"),
         (W, "you", "the device is too slow for its cameras' deadline", "lower rate_fps, or take fewer cameras"),
         (W, "operator", "the model runs by another runtime than was asked for", "install that runtime, or set auto"),
-        (W, "you", "vision runs another model than the configuration names", "systemctl restart shelfwire-vision"),
+        (W, "you", "vision runs another model than the one in force", "systemctl restart shelfwire-vision"),
         (W, "you", "the model's self-test did not end in time: the device is busy", "run doctor model again"),
     ),
     *_area(

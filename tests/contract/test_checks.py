@@ -11,18 +11,21 @@ from pathlib import Path
 import pytest
 from camera_servers import picture
 from cloud_servers import Authority, free_port
+from test_models_store import bring, toy
 from test_status import LINK, camera, report
 
 from agent.checks import camera as cameras
-from agent.checks import certificates, disk, heat, invariants, log, memory, outbox, processes
+from agent.checks import certificates, disk, heat, invariants, log, memory, model, outbox, processes
 from agent.checks.clock import skew
 from agent.checks.context import Context
 from agent.checks.finding import Finding
 from agent.checks.network import by_sync
+from agent.core.updates import Links
 from agent.host.clock import boot_id
 from agent.ports import Draft, Lane, Stamp
 from agent.probe.picture import judge
 from agent.store.database import Lock
+from agent.store.models import Models
 from agent.store.writer import Limits, Writer
 
 import cv2  # isort: skip
@@ -223,6 +226,19 @@ def test_pictures_that_are_bad(shop: Shop) -> None:
     assert config is not None
     for night in (dark, np.zeros_like(dark)):
         assert judge(config.camera[0], [night], shop.state / "none", dark_hours=True) == []
+
+
+def test_the_model_in_force_is_that_of_the_last_update(shop: Shop, tmp_path: Path) -> None:
+    bundle = toy(tmp_path, 2)
+    running = {"name": "toy", "version": "2", "digest": bundle.ref.digest}
+    shop.put(vision=json.dumps({**json.loads(report()), "model": running}))
+    assert "MOD-6" in bad(model.check(shop.context()))
+    store = Models(shop.state / "models")
+    key = bring(store, bundle)
+    store.point(Links(current=key))
+    assert set(bad(model.check(shop.context()))) <= {"MOD-5"}  # the toy's report names a runtime at random
+    (shop.state / "models" / "bundles" / key / "ok").unlink()
+    assert "MOD-1" in bad(model.check(shop.context()))
 
 
 class Machine:
