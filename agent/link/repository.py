@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.config import Config
-from agent.core.alerting import is_quiet
+from agent.core.days import in_window
 from agent.errors import Rejected, Retryable
 from agent.link.download import Downloads, Gate
 from agent.link.mirror import FolderMirror, Mirror
@@ -112,7 +112,7 @@ def within(window: tuple[time, time] | None, clock: Clock, gate: Gate) -> Gate:
         return gate
 
     def check(done_bytes: int) -> None:
-        if not is_quiet([window], utc(clock.now().wall_ns).astimezone().time()):
+        if not in_window(window, utc(clock.now().wall_ns).astimezone().time()):
             span = "-".join(f"{moment:%H:%M}" for moment in window)
             raise Retryable(
                 "update-window", f"models are fetched between {span} only, {done_bytes} bytes are here",

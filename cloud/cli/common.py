@@ -83,13 +83,19 @@ def parse_broker(url: str, *, password_file: Path | None, client_id: str, ca_fil
 
 def read_password(path: Path) -> str:
     """Read the first line of a file. Raises `Rejected` (``password-file``)."""
+    return read_secret(path, "--password-file")
+
+
+def read_secret(path: Path, option: str) -> str:
+    """Read the first line of the file that an option names. Raises `Rejected` (``password-file``...)."""
+    code = option.removeprefix("--")
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-        raise Rejected("password-file", f"{path} cannot be read: {reason}", "correct --password-file") from error
+        raise Rejected(code, f"{path} cannot be read: {reason}", f"correct {option}") from error
     if not lines or not lines[0].strip():
-        raise Rejected("password-file", f"{path} is empty", "write the password into its first line")
+        raise Rejected(code, f"{path} is empty", f"write the {code.removesuffix('-file')} into its first line")
     return lines[0].strip()
 
 

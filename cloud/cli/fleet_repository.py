@@ -4,8 +4,10 @@ They need no database and no server, and run wherever the repository's folder an
 """
 
 import argparse
+import getpass
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from cloud.repository import Keys, RepositoryFolder, publish, unpublish
 from cloud.repository.ceremony import ROLES
 from cloud.repository.export import export
 from cloud.repository.folder import RoleState
-from cloud.repository.keys import signers_in
+from cloud.repository.keys import Unlock, signers_in
 from cloud.repository.resigning import resign
 
 DEFAULT_DATA = Path("~/.local/share/shelfwire/cloud")
@@ -45,6 +47,7 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     one = _part(actions.add_parser("init", help="make a repository; its offline keys go into a folder"), _init)
     one.add_argument("folder", type=Path, metavar="FOLDER", help="for root and targets keys: to be taken away")
+    _add_passphrase(one)
     one = _part(actions.add_parser("show", help="show all keys that count, and which of them are here"), _show)
     _add_key_folders(one, None)
     one = _part(actions.add_parser("rotate", help="exchange the key of a role"), _rotate)
@@ -61,6 +64,33 @@ def _add_key_folders(parser: argparse.ArgumentParser, which: str | None) -> None
         "--keys", type=Path, action="append", default=[], metavar="FOLDER", required=which is not None,
         help=f"folder with the {which or 'offline'} keys; give all of them",
     )  # fmt: skip
+    _add_passphrase(parser)
+
+
+def _add_passphrase(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--passphrase-file", type=Path, action="append", default=[], metavar="FILE",
+        help="its first line opens locked keys; the first one given locks new keys; for others a terminal is asked",
+    )  # fmt: skip
+
+
+def _passphrases(options: argparse.Namespace) -> list[bytes]:
+    return [common.read_secret(path, "--passphrase-file").encode("utf-8") for path in options.passphrase_file]
+
+
+def _keys(repository: RepositoryFolder, options: argparse.Namespace) -> Keys:
+    return Keys(repository, next(iter(_passphrases(options)), None), _unlock(options))
+
+
+def _unlock(options: argparse.Namespace) -> Unlock:
+    given = _passphrases(options)
+
+    def unlock(path: Path) -> Iterator[bytes]:
+        yield from given
+        if sys.stdin.isatty():
+            yield getpass.getpass(f"Passphrase of {path}: ").encode("utf-8")
+
+    return unlock
 
 
 def _part(parser: argparse.ArgumentParser, act: Callable[..., Said]) -> argparse.ArgumentParser:
@@ -83,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _init(repository: RepositoryFolder, options: argparse.Namespace) -> Said:
-    root = Keys(repository).init(options.folder.expanduser())
+    root = _keys(repository, options).init(options.folder.expanduser())
     said = {"repository": str(repository.folder), "root_file": str(root), "keys": str(root.parent)}
     text = (
         f"The repository is {repository.folder}; `shelfwire-cloud serve` offers it below /repository.\n\n"
@@ -96,7 +126,7 @@ def _init(repository: RepositoryFolder, options: argparse.Namespace) -> Said:
 
 
 def _show(repository: RepositoryFolder, options: argparse.Namespace) -> Said:
-    keys = Keys(repository).show(options.keys)
+    keys = _keys(repository, options).show(options.keys)
     rows = [("role", "key", "id", "here")]
     rows += [(key.role, key.name, key.keyid[:12], "yes" if key.here else "no") for key in keys]
     said = {"keys": [asdict(key) for key in keys], **_states(repository)}
@@ -107,7 +137,7 @@ def _rotate(repository: RepositoryFolder, options: argparse.Namespace) -> Said:
     if options.role == "root" and options.replace is None:
         raise Rejected("keys-unknown", "say which root key goes", "--replace NAME; fleet keys show lists them")
     into = options.into or options.keys[0]
-    made = Keys(repository).rotate(options.role, options.keys, into, options.replace)
+    made = _keys(repository, options).rotate(options.role, options.keys, into, options.replace)
     said = {"made": made, "root": repository.read().root.signed.version}
     text = f"New: {', '.join(made)}. Root {said['root']} says so to devices; the old key counts no more.\n"
     if options.role in ("root", "targets"):
@@ -116,12 +146,12 @@ def _rotate(repository: RepositoryFolder, options: argparse.Namespace) -> Said:
 
 
 def _renew(repository: RepositoryFolder, options: argparse.Namespace) -> Said:
-    renewed = Keys(repository).renew(options.keys)
+    renewed = _keys(repository, options).renew(options.keys)
     return {"renewed": renewed, **_states(repository)}, _states_text(repository)
 
 
 def _publish(repository: RepositoryFolder, options: argparse.Namespace) -> Said:
-    one = publish(repository, options.bundle, signers_in(options.keys))
+    one = publish(repository, options.bundle, signers_in(options.keys, _unlock(options)))
     text = (
         f"{one.name} {one.version}, release {one.release}, is offered: {one.size_bytes / 1e6:.1f} MB, "
         f"{one.digest[:12]}.\nNo device takes it before it is ordered to."
@@ -130,7 +160,7 @@ def _publish(repository: RepositoryFolder, options: argparse.Namespace) -> Said:
 
 
 def _unpublish(repository: RepositoryFolder, options: argparse.Namespace) -> Said:
-    freed_bytes = unpublish(repository, options.name, options.release, signers_in(options.keys))
+    freed_bytes = unpublish(repository, options.name, options.release, signers_in(options.keys, _unlock(options)))
     said = {"name": options.name, "release": options.release, "freed_bytes": freed_bytes}
     return said, f"{options.name} release {options.release} is taken back; {freed_bytes / 1e6:.1f} MB of files went."
 

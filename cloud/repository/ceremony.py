@@ -12,7 +12,7 @@ from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from cloud.errors import Rejected
 from cloud.repository.folder import LIVES, PLACES, Current, RepositoryFolder, enough, sign
-from cloud.repository.keys import KEY_NAME, SUFFIX, make_key, next_name, signers_in
+from cloud.repository.keys import KEY_NAME, SUFFIX, Unlock, make_key, next_name, no_passphrase, read_key, signers_in
 
 ROOT_KEYS: Final = 3
 ROOT_THRESHOLD: Final = 2
@@ -41,10 +41,14 @@ class KeyState:
 
 
 class Keys:
-    """The keys of one repository."""
+    """The keys of one repository. New offline keys are locked by `passphrase`; `unlock` opens those there are."""
 
-    def __init__(self, repository: RepositoryFolder) -> None:
+    def __init__(
+        self, repository: RepositoryFolder, passphrase: bytes | None = None, unlock: Unlock = no_passphrase
+    ) -> None:
         self._repository = repository
+        self._passphrase = passphrase
+        self._unlock = unlock
 
     def init(self, folder: Path) -> Path:
         """Make a repository: root and targets keys into `folder`, to be taken away, online keys where they are used.
@@ -63,9 +67,9 @@ class Keys:
             offline: dict[str, Signer] = {}
             root = Root(consistent_snapshot=True)
             for number in range(1, ROOT_KEYS + 1):
-                _add(root, Root.type, make_key(folder, f"root-{number}"), offline)
+                _add(root, Root.type, make_key(folder, f"root-{number}", self._passphrase), offline)
             root.roles[Root.type].threshold = ROOT_THRESHOLD
-            _add(root, Targets.type, make_key(folder, "targets-1"), offline)
+            _add(root, Targets.type, make_key(folder, "targets-1", self._passphrase), offline)
             online: dict[str, Signer] = {}
             for role in ONLINE:
                 _add(root, role, make_key(repository.online, f"{role}-1"), online)
@@ -82,7 +86,7 @@ class Keys:
     def show(self, folders: Sequence[Path] = ()) -> list[KeyState]:
         """All keys that count, and which of them are in these folders or online here."""
         root = self._repository.read().root.signed
-        here = {**signers_in(folders), **self._online()}
+        here = {**signers_in(folders, self._unlock), **self._online()}
         return [
             KeyState(role, _name(root.keys[keyid]), keyid, keyid in here)
             for role in ROLES
@@ -100,14 +104,14 @@ class Keys:
         with repository.locked():
             current, old = repository.read(), repository.read().root.signed
             root = current.root.signed
-            signers: dict[str, Signer] = dict(signers_in(folders))
+            signers: dict[str, Signer] = dict(signers_in(folders, self._unlock))
             enough(Root.type, old, signers)
             made, gone = [], []
             for one in ONLINE if role == "online" else (role,):
                 gone += [_one_root_key(root, replace)] if one == Root.type else list(root.roles[one].keyids)
                 place = repository.online if one in ONLINE else into
                 name = next_name(place, one, (_name(key) for key in root.keys.values()))
-                signer = make_key(place, name)
+                signer = make_key(place, name, None if one in ONLINE else self._passphrase)
                 for keyid in gone:
                     if keyid in root.roles[one].keyids:
                         root.revoke_key(keyid, one)
@@ -135,7 +139,7 @@ class Keys:
         """
         repository = self._repository
         with repository.locked():
-            current, signers = repository.read(), signers_in(folders)
+            current, signers = repository.read(), signers_in(folders, self._unlock)
             root = current.root.signed
             having = {role: sum(k in signers for k in root.roles[role].keyids) for role in ROLES}
             renewed = [r for r in (Root.type, Targets.type) if having[r] >= root.roles[r].threshold]
@@ -178,22 +182,13 @@ class Keys:
     def _remove_online(self, keyids: Sequence[str]) -> None:
         """Delete online keys that count no more."""
         for path in self._repository.online.glob(f"*{SUFFIX}"):
-            if set(signers_of(path)) & set(keyids):
+            if read_key(path).public_key.keyid in keyids:
                 path.unlink()
 
 
 def online_signers(repository: RepositoryFolder) -> Mapping[str, Signer]:
     """The keys that lie on this machine, by key id; none when it has none."""
     return dict(signers_in([repository.online])) if repository.online.is_dir() else {}
-
-
-def signers_of(path: Path) -> Mapping[str, Signer]:
-    """The keys in the folder of `path` that came in that file."""
-    return {k: s for k, s in signers_in([path.parent]).items() if _same(path, s)}
-
-
-def _same(path: Path, signer: Signer) -> bool:
-    return path.read_bytes() == getattr(signer, "private_bytes", b"")
 
 
 def _add(root: Root, role: str, signer: Signer, signers: dict[str, Signer]) -> None:

@@ -1,6 +1,7 @@
 """The publisher: keys and their exchange, what is let in, what devices see of it, and the signature of every day."""
 
 import contextlib
+import io
 import json
 import logging
 import stat
@@ -20,6 +21,7 @@ from agent.link.download import Downloads
 from agent.link.mirror import FolderMirror
 from agent.link.repository import ModelRepository
 from agent.link.trust import Trust
+from cloud.cli import main as cloud_main
 from cloud.errors import Broken, Rejected
 from cloud.repository import Keys, Published, RepositoryFolder, publish, unpublish
 from cloud.repository.export import export
@@ -372,6 +374,32 @@ def test_keys_may_lie_in_several_places(shop: Shop) -> None:
     with pytest.raises(Rejected) as caught:
         shop.keys.rotate("root", places, places[0], "root-2")
     assert caught.value.code == "keys-unknown"
+
+
+def test_locked_keys_open_by_their_passphrases_and_online_keys_need_none(tmp_path: Path) -> None:
+    def run(*words: str) -> tuple[int, str]:
+        said = io.StringIO()
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+            return cloud_main(["fleet", *words, "--data", str(tmp_path / "cloud")]), said.getvalue()
+
+    stick, first, second = tmp_path / "stick", tmp_path / "first", tmp_path / "second"
+    first.write_text("correct horse\n", "utf-8")
+    second.write_text("battery staple\n", "utf-8")
+    bundle(tmp_path / "b")
+    assert run("keys", "init", str(stick), "--passphrase-file", str(first)) == (0, "")
+    keys = ["--keys", str(stick)]
+    assert all(b"ENCRYPTED" in path.read_bytes() for path in stick.glob("*.key"))
+    for wrong in ([], ["--passphrase-file", str(second)]):
+        exit_code, said = run("publish", str(tmp_path / "b"), *keys, *wrong)
+        assert (exit_code, "keys-locked" in said) == (2, True)
+    both = ["--passphrase-file", str(second), "--passphrase-file", str(first)]
+    assert (
+        run("keys", "rotate", "root", "--replace", "root-3", *keys, *both)[0] == 0
+    )  # the new one is locked by another
+    assert run("keys", "rotate", "targets", *keys, "--passphrase-file", str(first))[0] == 2
+    assert run("keys", "rotate", "targets", *keys, *both)[0] == 0
+    assert run("publish", str(tmp_path / "b"), *keys, *both) == (0, "")
+    assert run("refresh") == (0, "")
 
 
 def test_what_is_no_key_is_named(shop: Shop) -> None:
