@@ -31,6 +31,9 @@ KEPT = 3
 ENOUGH_S = 0.7
 """How long pictures are looked at when they differ: one alone does not tell whether the picture is frozen."""
 
+STREAMS = ("rtsp", "http", "usb")
+"""Kinds that may repeat a picture; of the others one is enough."""
+
 NETWORK = ("rtsp", "http", "snapshot")
 
 
@@ -78,7 +81,7 @@ def _pictures(camera: Camera, until_s: float, opened: Callable[[], None]) -> lis
     try:
         source.open()
         opened()
-        return _read(source, until_s)
+        return _read(source, until_s, several=camera.kind_of() in STREAMS)
     except ShelfwireError as error:
         if camera.kind_of() in NETWORK and error.code in ("camera-timeout", "camera-stalled"):
             raise _slow(camera, left_s) from None
@@ -96,7 +99,7 @@ def _patient(camera: Camera, seconds: float) -> Camera:
     return camera.model_copy(update={"open_timeout": seconds, "stall_timeout": seconds})
 
 
-def _read(source: Source, until_s: float) -> list[Picture]:
+def _read(source: Source, until_s: float, *, several: bool) -> list[Picture]:
     """Give the first and the last of some pictures, and one between; longer while they are all the same."""
     began_s = time.monotonic()
     given: list[Picture] = []
@@ -104,6 +107,6 @@ def _read(source: Source, until_s: float) -> list[Picture]:
         given = [*given[: KEPT - 1], shot.picture]
         now_s = time.monotonic()
         enough = now_s - began_s >= ENOUGH_S and not same(given)
-        if now_s > until_s or enough or not source.live:
+        if now_s > until_s or enough or not several:
             break
     return given
