@@ -82,11 +82,15 @@ class Wish:
 
 
 def wish(runtime_dir: Path, camera: str, wanted: Wish) -> None:
-    """Say, again every second, that somebody looks at a camera. Raises `OSError`."""
+    """Say, again every second, that somebody looks at a camera. Raises `OSError`.
+
+    The folder is vision's: made by another user, vision could not write there. Vision must be able to read the wish,
+    whatever this user's mask is.
+    """
     folder = runtime_dir / FOLDER
-    folder.mkdir(mode=0o700, exist_ok=True)
     fresh = folder / f"{camera}.wanted.{os.getpid()}"
     fresh.write_text(json.dumps(asdict(wanted)))
+    fresh.chmod(0o644)
     fresh.replace(folder / f"{camera}.wanted")
 
 

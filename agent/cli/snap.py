@@ -149,7 +149,9 @@ def _commission(config: Config, snap: Snap, *, force: bool) -> Path:
     measured = {**_measured(snap), "agent": version("shelfwire"), "clock": SystemClock().trust(),
                 "zones": len(snap.camera.mask)}  # fmt: skip
     try:
-        folder.mkdir(mode=0o750, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir()
+            folder.chmod(0o750)  # whatever this user's mask is
         _replace(path.with_suffix(".json"), (json.dumps(measured, indent=2) + "\n").encode(), 0o640)
         _replace(path, snap.seen.jpeg, 0o640)
     except PermissionError:

@@ -390,6 +390,33 @@ def test_what_cannot_be_is_said_before_the_work(
     assert "cure:" in answer.stderr
 
 
+PRIVATE_MOUNT = ["unshare", "--map-root-user", "--mount"]
+
+
+@pytest.mark.skipif(
+    subprocess.run([*PRIVATE_MOUNT, "true"], capture_output=True, check=False).returncode != 0,
+    reason="this machine allows no private mounts, so there is no small disk to fill",
+)
+def test_on_a_full_disk_it_goes_elsewhere(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    config = tmp_path / "c.toml"
+    config.write_text(f'[device]\nid = "d"\nstate_dir = "{disk / "state"}"\nruntime_dir = "{disk / "run"}"\n')
+    script = (
+        'mount -t tmpfs -o size=64k tmpfs "$1" && mkdir "$1/state" && cd "$1" && shift;'
+        'dd if=/dev/zero of=fill bs=1k 2>/dev/null; exec "$@"'
+    )
+    answer = subprocess.run(
+        [*PRIVATE_MOUNT, "sh", "-c", script, "sh", str(disk), sys.executable, "-m", "agent.cli", "support-bundle",
+         "-c", str(config), "-o", "-"], capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr.decode()
+    members = unpack(answer.stdout)
+    free = json.loads(members["host/moment.json"])["disks"][str(disk / "state")]["free_bytes"]
+    assert free == 0
+    assert "left out  outbox/facts.json" in answer.stderr.decode()
+
+
 # -- parts of it ---------------------------------------------------------------------------------------------
 
 
