@@ -270,9 +270,8 @@ class Proving:
             now = self._journal.read("model")
             if now is None or (now.revision, now.state) != (entry.revision, "trial"):
                 return
-            self._journal.write(now.step("commit", self._now().when, numbers=numbers, open=False, progress=1.0))
-            if now.model is not None:
-                self._journal.raise_floor(now.model.name, now.model.release)
+            kept = now.step("commit", self._now().when, numbers=numbers, open=False, progress=1.0)
+            self._journal.write(kept, raise_floor=True)
         self._trying = None
         self._house.end_trial(keep=True)
         log.info("update %d: %s is kept", entry.revision, self._name(entry))

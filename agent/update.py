@@ -11,6 +11,7 @@ start finds a model that was verified and was not found bad.
 
 import logging
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import time
@@ -31,7 +32,10 @@ RETRY_CEILING_S = 3600.0
 MISSING_TRIES = 5
 """How often a file that the repository does not have is asked for; then only a new order helps."""
 
-IDLE_S = 5.0
+MOST_HEARD = 16
+"""Orders that wait to be looked at, the newest."""
+
+IDLE_S = 2.0
 TURN_S = 1.0
 
 
@@ -68,16 +72,23 @@ class Fetching:
         self._configured = configured
         self._backoff = Backoff(RETRY_BASE_S, RETRY_CEILING_S, rng)
         self._swept: int | None = None
+        self._heard: deque[Desired] = deque(maxlen=MOST_HEARD)
 
-    def heard(self, order: Desired) -> bool:
-        """Keep an order when it is newer than all before; an old or doubled one changes nothing."""
-        new = self._journal.keep_newest(order)
-        if new:
-            log.info("order %d: %s", order.revision, _words(order))
-        return new
+    def heard(self, order: Desired) -> None:
+        """Take an order that came in; `turn` looks at it. Never waits."""
+        self._heard.append(order)
+
+    def _listen(self) -> None:
+        """Keep the newest order that came in; an old or doubled one changes nothing."""
+        while self._heard:
+            order = self._heard[0]
+            if self._journal.keep_newest(order):
+                log.info("order %d: %s", order.revision, _words(order))
+            self._heard.popleft()
 
     def turn(self) -> float:
         """Do what can be done for the newest order; gives the seconds until it is worth looking again."""
+        self._listen()
         newest = self._journal.newest()
         if newest is not None and newest.model is not None:
             self._take_up(newest, newest.model)
@@ -201,6 +212,7 @@ class Fetching:
 
     def _go_on(self, entry: Entry) -> None:
         """Stop a download for a newer order, for a technician, and at the end of the hours. Raises."""
+        self._listen()
         newest = self._journal.newest()
         if newest is not None and newest.revision > entry.revision and newest.model not in (None, entry.model):
             raise Superseded

@@ -9,7 +9,7 @@ from agent.core.trial import Tally
 from agent.core.updates import Entry, Links
 from agent.ports import Picture
 from models.bundle import Bundle, BundleFile, Manifest
-from wire.orders import Desired
+from wire.orders import Desired, Reported
 
 
 class Journal(Protocol):
@@ -23,8 +23,8 @@ class Journal(Protocol):
         """Give the last update of that kind."""
         ...
 
-    def write(self, entry: Entry) -> None:
-        """Keep an update as it stands; within a turn."""
+    def write(self, entry: Entry, *, raise_floor: bool = False) -> None:
+        """Keep an update as it stands, and with `raise_floor` its release as the least; within a turn."""
         ...
 
     def newest(self) -> Desired | None:
@@ -37,10 +37,6 @@ class Journal(Protocol):
 
     def floor(self, name: str) -> int:
         """Give the highest release of that model that was kept."""
-        ...
-
-    def raise_floor(self, name: str, release: int) -> None:
-        """Keep the release that was committed; within a turn."""
         ...
 
     @property
@@ -103,6 +99,18 @@ class Store(Protocol):
 
     def keep_failed(self, entry: Entry, said: dict[str, bytes]) -> Path | None:
         """Save what is known of a model that failed."""
+        ...
+
+
+class Orders(Protocol):
+    """Orders of the cloud and the reports on them, as the uplink passes them on. Never waits, never raises."""
+
+    def heard(self, order: Desired) -> None:
+        """Take an order that came in."""
+        ...
+
+    def reported(self) -> Reported | None:
+        """Say what runs and what became of the orders; None when that cannot be said now."""
         ...
 
 

@@ -15,7 +15,9 @@ from datetime import datetime
 
 from agent.core.backoff import Backoff
 from agent.ports import Clock, Lane, Lease, Link, Outbox, Verdicts
+from agent.update_ports import Orders
 from wire import WireError, bounds, envelope, mqtt, topics
+from wire.orders import Desired, Reported
 from wire.records import LateAnswer, Receipt, Refusal, Span, Status
 
 log = logging.getLogger(__name__)
@@ -79,6 +81,7 @@ class Uplink:
         receipt_timeout_s: float,
         describe: Callable[[], Status],
         pictures: Callable[[], Iterable[bytes]],
+        orders: Orders | None = None,
     ) -> None:
         self._who = who
         self._outbox = outbox
@@ -88,6 +91,8 @@ class Uplink:
         self._verdicts = verdicts
         self._describe = describe
         self._pictures = pictures
+        self._orders = orders
+        self._reported: Reported | None = None
         self._retry = {lane: Backoff(RETRY_BASE_S, RETRY_CEILING_S, rng) for lane in LANES}
         self._paused_until_ns = dict.fromkeys(LANES, 0)
         self._sent: dict[str, _Sent] = {}
@@ -160,12 +165,16 @@ class Uplink:
         self._outbox.begin()
         self._status_at_ns = 0
         self._last_status = b""
+        self._reported = None
 
     def _receive(self, message: mqtt.Message) -> None:
         try:
             device, rest = topics.split(message.topic)
-            if device != self._who.device or rest not in (topics.RECEIPTS_DOWN, topics.VERDICTS):
+            if device != self._who.device or rest not in (topics.RECEIPTS_DOWN, topics.VERDICTS, topics.DESIRED):
                 raise WireError("bad-topic", f"nothing for us: {message.topic[:80]}")
+            if rest == topics.DESIRED:
+                self._ordered(message.payload)
+                return
             if rest == topics.VERDICTS:
                 self._answered(message.payload)
                 return
@@ -175,6 +184,12 @@ class Uplink:
             log.warning("ignored a message: %s (%s)", error, error.code)
             return
         self._settle(receipt)
+
+    def _ordered(self, payload: bytes) -> None:
+        """Pass an order on; an empty message only takes back what the broker keeps. Raises `WireError`."""
+        if self._orders is not None and payload:
+            _, order = envelope.open_message(payload, "desired", Desired, envelope.CLOUD_SOURCE)
+            self._orders.heard(order)
 
     def _answered(self, payload: bytes) -> None:
         """Commit late answers, then tell the cloud so. Raises `WireError` for an envelope that cannot be read."""
@@ -342,6 +357,7 @@ class Uplink:
         if now_ns >= self._pictures_at_ns:
             self._pictures_at_ns = now_ns + int(PICTURES_EVERY_S * 1e9)
             self._tell_status(now_ns)
+            self._tell_reported()
             for message in self._pictures():
                 payload = envelope.seal(
                     "picture", envelope.device_source(self._who.device), message, self._wall(), envelope.new_id()
@@ -363,6 +379,16 @@ class Uplink:
         payload = envelope.seal_message("status", envelope.device_source(self._who.device), status, self._wall())
         name = topics.topic(self._who.device, topics.STATUS)
         self._link.publish(name, payload, retain=True, content_type=envelope.CONTENT_TYPE)
+
+    def _tell_reported(self) -> None:
+        """Say what became of orders, on every change and after each connecting; the broker keeps the newest."""
+        said = self._orders.reported() if self._orders is not None else None
+        if said is None or said == self._reported:
+            return
+        payload = envelope.seal_message("reported", envelope.device_source(self._who.device), said, self._wall())
+        name = topics.topic(self._who.device, topics.REPORTED)
+        self._link.publish(name, payload, retain=True, content_type=envelope.CONTENT_TYPE)
+        self._reported = said
 
     def say_goodbye(self, status: Status) -> None:
         """Publish the last status before a stop in good order."""

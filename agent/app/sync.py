@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from agent.app import Stop
+from agent.app.fetching import Ordering
 from agent.app.lives import Lives
 from agent.app.renewal import Renewal
 from agent.app.shipping import Shipping
@@ -73,6 +74,8 @@ class Sync:
         self._verdicts = VerdictStore(state_dir)
         self._thin_at_ns = 0
         self._say_at_ns = 0
+        own = random.Random(rng.random())  # noqa: S311 - spreads retries
+        self._ordering = Ordering(config, self._clock, own, lambda: self._report().get("model"), stop.crash)
         who = Who(config.device.id, config.device.store, version("shelfwire"), self._boot)
         self._uplink = Uplink(
             who,
@@ -84,6 +87,7 @@ class Sync:
             receipt_timeout_s=config.cloud.receipt_timeout,
             describe=self.describe,
             pictures=PictureReader(config.device.runtime_dir / "pictures").changed,
+            orders=self._ordering,
         )
         self._spool = Spool(state_dir, max_bytes=config.spool.max_bytes, keep_free_bytes=config.spool.keep_free)
         self._frames = FrameSender(state_dir, self._spool)
@@ -131,6 +135,7 @@ class Sync:
             self._shipping.start()
         if self._renewal is not None:
             self._renewal.start()
+        self._ordering.start()
         self._doorbell.start()
         again = False
         while not again and not self._stop.event.is_set():
@@ -227,6 +232,7 @@ class Sync:
 
     def _shut_down(self, reason: str) -> None:
         """Take the receipts that are on their way, say goodbye, leave."""
+        self._ordering.stop()
         if self._renewal is not None:
             self._renewal.stop()
         if self._shipping is not None:

@@ -13,15 +13,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
 from importlib.metadata import version
 
+from agent.app.clocks import now_of
 from agent.app.using import Using, make_rules, models_of, open_model, threshold_of
 from agent.config import Config
 from agent.core.decide import UNKNOWN
 from agent.core.gates import Terms
 from agent.core.trial import Tally, total
-from agent.core.updates import When
 from agent.errors import Broken, Rejected
 from agent.host.clock import SystemClock, boot_id
 from agent.host.process import rss_bytes
@@ -64,13 +63,6 @@ def terms_of(config: Config) -> Terms:
         trial_limit_s=max(update.trial_limit, 2 * update.trial),
         trial_frames=update.trial_frames,
     )
-
-
-def now_of(clock: SystemClock, boot: str) -> Now:
-    """Read the clocks as page 4 wants them."""
-    stamp = clock.now()
-    local = datetime.fromtimestamp(stamp.wall_ns / 1e9).astimezone().time()
-    return Now(When(wall_ns=stamp.wall_ns, boot_ns=stamp.boot_ns, boot=boot), local, clock.trust() == "synced")
 
 
 class Updating:

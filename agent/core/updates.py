@@ -99,8 +99,10 @@ class Entry(Kept):
         most_s = limit_s if limit_s is not None else lifecycle.POSTS[self.state].limit_s
         return most_s is not None and self.since.age_s(now) > most_s
 
-    def as_update(self) -> Update:
-        """Give it as `reported` carries it."""
+    def as_update(self) -> Update | None:
+        """Give it as `reported` carries it; None for one that a technician began before any order came."""
+        if self.revision < 1:
+            return None
         at = datetime.fromtimestamp(self.since.wall_ns // 10**6 / 1e3, UTC) if self.since.wall_ns else None
         return Update(
             what=self.what,

@@ -50,6 +50,8 @@ def options(config: Config, will: Callable[[], Will]) -> Options:
         keepalive_s=max(5, round(cloud.keepalive)),
         clean_start=False,
         session_expiry_s=SESSION_EXPIRY_S,
-        subscriptions=((topics.topic(device, topics.RECEIPTS_DOWN), 1), (topics.topic(device, topics.VERDICTS), 1)),
+        subscriptions=tuple(
+            (topics.topic(device, rest), 1) for rest in (topics.RECEIPTS_DOWN, topics.VERDICTS, topics.DESIRED)
+        ),
         will=will,
     )

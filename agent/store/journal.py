@@ -54,9 +54,17 @@ class Journal:
         page = self._page()
         return page.model if what == "model" else page.config
 
-    def write(self, entry: Entry) -> None:
-        """Keep an update as it stands, safe against a power cut when this returns."""
-        self._keep({entry.what: entry})
+    def write(self, entry: Entry, *, raise_floor: bool = False) -> None:
+        """Keep an update as it stands, safe against a power cut when this returns.
+
+        With `raise_floor` its release is the least from then on, in the same write: nothing older is taken.
+        """
+        changes: dict[str, object] = {entry.what: entry}
+        if raise_floor and entry.model is not None:
+            name, release = entry.model.name, entry.model.release
+            floors = self._page().floors
+            changes["floors"] = {**floors, name: max(release, floors.get(name, 0))}
+        self._keep(changes)
 
     def move(self, what: What, change: Callable[[Entry | None], Entry | None]) -> Entry | None:
         """Change an entry under the lock; `change` gives None to leave it. Gives what is kept then."""
@@ -80,11 +88,6 @@ class Journal:
     def floor(self, name: str) -> int:
         """Give the highest release of that model that this device has kept; 0 for none."""
         return self._page().floors.get(name, 0)
-
-    def raise_floor(self, name: str, release: int) -> None:
-        """Keep the release that was committed: nothing older is taken from then on."""
-        floors = self._page().floors
-        self._keep({"floors": {**floors, name: max(release, floors.get(name, 0))}})
 
     # The newest order: sync writes it the moment it comes, whoever owns the update under way sees it.
 

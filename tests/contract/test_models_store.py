@@ -13,7 +13,7 @@ from agent.store.journal import JOURNAL, Journal
 from agent.store.models import FAILED_KEPT, Models, key_of
 from models import Bundle
 from models.bundle import MANIFEST
-from wire.orders import Desired
+from wire.orders import Desired, ModelOrder
 
 NOW = When(wall_ns=1_800_000_000 * 10**9, boot_ns=5 * 10**9, boot="boot-1")
 
@@ -167,8 +167,9 @@ def test_only_a_newer_order_counts_and_the_floor_never_falls(tmp_path: Path) -> 
     assert journal.keep_newest(orders[4])
     assert not journal.keep_newest(orders[3])
     assert journal.newest() == orders[4]
-    journal.raise_floor("produce", 7)
-    journal.raise_floor("produce", 5)
+    for release in (7, 5):
+        model = ModelOrder(name="produce", version="1", release=release, digest="0" * 64)
+        journal.write(begin(orders[4].model_copy(update={"model": model}), "model", NOW), raise_floor=True)
     assert (journal.floor("produce"), journal.floor("other")) == (7, 0)
     journal.write(begin(orders[4], "model", NOW))
     assert journal.floor("produce") == 7
@@ -184,4 +185,5 @@ def test_an_entry_takes_only_steps_of_the_table() -> None:
     assert (ended.state, ended.code, ended.over) == ("rejected", "update-path", True)
     assert begun.since.age_s(later) == 10.0
     update = ended.as_update()
+    assert update is not None
     assert (update.state, update.code, update.text) == ("rejected", "update-path", "it climbs out")
