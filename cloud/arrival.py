@@ -12,6 +12,7 @@ from cloud.store.rows import (
     Entry,
     Presence,
     Quarantined,
+    Report,
     Row,
     alert_row,
     result_row,
@@ -20,6 +21,7 @@ from cloud.store.rows import (
 from cloud.store.write import Key
 from wire import bounds, envelope, mqtt, strict, topics
 from wire.errors import WireError
+from wire.orders import Reported
 from wire.records import Alert, Picture, Receipt, Record, Refusal, Result, Span, Status
 
 
@@ -62,6 +64,8 @@ def open_arrival(message: mqtt.Message, received_at: datetime) -> Arrival:
             return _open_records(message, device, received_at, "alert")
         if rest == topics.STATUS:
             return Arrival(message, _open_status(message, device, received_at))
+        if rest == topics.REPORTED:
+            return Arrival(message, _open_reported(message, device, received_at))
         if rest == topics.PICTURES:
             _, picture = envelope.open_message(
                 message.payload, "picture", Picture, envelope.device_source(device)
@@ -159,6 +163,15 @@ def _open_status(message: mqtt.Message, device: str, received_at: datetime) -> E
         retained=message.retained,
     )
     return Entry(device, received_at, presence=presence)
+
+
+def _open_reported(message: mqtt.Message, device: str, received_at: datetime) -> Entry:
+    if not message.payload:  # Somebody cleared what the broker kept.
+        return Entry(device, received_at)
+    _, said = envelope.open_message(message.payload, "reported", Reported, envelope.device_source(device))
+    document = strict.loads(message.payload)
+    assert isinstance(document, dict)
+    return Entry(device, received_at, report=Report(json.dumps(document["data"]), said))
 
 
 def _open_receipt(message: mqtt.Message, device: str, received_at: datetime) -> Entry:

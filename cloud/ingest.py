@@ -157,6 +157,7 @@ class Ingest:
                 (topics.shared(GROUP, topics.RESULTS), 1),
                 (topics.shared(GROUP, topics.RECEIPTS_UP), 1),
                 (topics.every_device(topics.STATUS), 1),
+                (topics.every_device(topics.REPORTED), 1),
                 (topics.every_device(topics.PICTURES), 0),
             ),
         )
@@ -351,5 +352,5 @@ class Ingest:
 
 def _known(topic: str) -> str:
     """Name the kind of topic, one of a few: a label must not carry what a stranger chose."""
-    known = (topics.RESULTS, topics.ALERTS, topics.STATUS, topics.PICTURES, topics.RECEIPTS_UP)
+    known = (topics.RESULTS, topics.ALERTS, topics.STATUS, topics.PICTURES, topics.REPORTED, topics.RECEIPTS_UP)
     return next((rest for rest in known if topic.endswith(f"/{rest}")), "other")

@@ -23,6 +23,7 @@ from cloud.gateway import Function
 from cloud.ingest import Ingest
 from cloud.repository.folder import RepositoryFolder
 from cloud.repository.resigning import Resigner
+from cloud.rollout.conductor import Conductor
 from cloud.store import Store
 from cloud.store.read import Reader
 from cloud.web import Address, Hub, create_app, listen, serve, version_of_pages, wall_clock
@@ -79,6 +80,11 @@ def run(options: argparse.Namespace) -> int:
             courier = Courier(store, replace(broker, client_id=f"{broker.client_id}-courier"), on_crash=stop.crashed)
             courier.start()
             stack.callback(courier.stop)
+            conductor = Conductor(
+                store, replace(broker, client_id=f"{broker.client_id}-conductor"), on_crash=stop.crashed
+            )
+            conductor.start()
+            stack.callback(conductor.stop)
         pages_version = version_of_pages(version("shelfwire"))
         reader = Reader(store.pool)
         hub = Hub(reader, store.dsn, now=wall_clock, rng=random.Random(), version=pages_version)  # noqa: S311

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from wire.envelope import Origin
 from wire.errors import WireError
+from wire.orders import Reported
 from wire.records import Alert, Picture, Receipt, Record, Result, Score
 from wire.strict import Json
 
@@ -77,6 +78,19 @@ class Shot:
 
 
 @dataclass(frozen=True, slots=True)
+class Report:
+    """What a device runs and did about its orders: the body as it came, and what was read of it."""
+
+    body: str
+    said: Reported
+
+    @property
+    def highest(self) -> int:
+        """The highest revision of an order that it knows."""
+        return max([self.said.config_revision, *(update.revision for update in self.said.updates)])
+
+
+@dataclass(frozen=True, slots=True)
 class Quarantined:
     """What was refused, and why. `payload` is cut to `PAYLOAD_BYTES`."""
 
@@ -103,6 +117,7 @@ class Entry:
     presence: Presence | None = None
     shot: Shot | None = None
     receipt: Receipt | None = None
+    report: Report | None = None
     quarantined: tuple[Quarantined, ...] = ()
     refused: int = 0
 

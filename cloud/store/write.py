@@ -25,6 +25,9 @@ SQL = {name: text.encode() for name, text in statements(Path(__file__).with_name
 QUARANTINE_ROWS = 10_000
 """Most quarantine rows kept of one device."""
 
+STEPS_KEPT = 1_000
+"""Most steps of updates kept of one device."""
+
 STATEMENT_TIMEOUT_S = 60
 CONNECT_TIMEOUT_S = 5
 
@@ -131,6 +134,7 @@ class _Transaction:
         self._insert("result", [(i, row) for i, e in enumerate(self._entries) for row in e.results])
         self._write_receipts()
         self._write_presence()
+        self._write_reports()
         self._write_pictures()
         self._write_quarantine()
         for entry in self._entries:
@@ -222,6 +226,24 @@ class _Transaction:
                 "live": presence.state == "online" and not presence.retained,
             })  # fmt: skip
             self._news.setdefault(entry.device, set()).add("status")
+
+    def _write_reports(self) -> None:
+        """Keep what devices say last, and each step that they tell, once, however many ingesters hear it."""
+        for entry in sorted(self._entries, key=lambda e: e.device):
+            if (report := entry.report) is None:
+                continue
+            values = {"device": entry.device, "received_at": entry.received_at}
+            self._cursor.execute(SQL["set_reported"], {**values, "body": report.body, "highest": report.highest})
+            if self._cursor.rowcount:
+                self._news.setdefault(entry.device, set()).add("reported")
+            for update in report.said.updates:
+                self._cursor.execute(SQL["add_step"], {
+                    **values, "what": update.what, "revision": update.revision, "state": update.state,
+                    "code": update.code or "", "attempt": min(update.attempt, 2**31 - 1), "rollout": update.rollout,
+                    "text": update.text, "numbers": json.dumps(update.numbers),
+                })  # fmt: skip
+                if self._cursor.rowcount:
+                    self._cursor.execute(SQL["thin_steps"], {"device": entry.device, "most": STEPS_KEPT})
 
     def _write_pictures(self) -> None:
         shots = [(e, e.shot) for e in self._entries if e.shot is not None]

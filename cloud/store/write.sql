@@ -125,6 +125,25 @@ ON CONFLICT (device) DO UPDATE SET
                       THEN known.changed_at ELSE excluded.changed_at END
 WHERE excluded.state = 'online' OR known.session IS NULL OR known.session = excluded.session
 
+-- name: set_reported
+-- The last word counts. The same word again, which every ingester hears after a reconnect, changes nothing.
+INSERT INTO reported AS known (device, body, highest, received_at)
+VALUES (%(device)s, %(body)s::jsonb, %(highest)s, %(received_at)s)
+ON CONFLICT (device) DO UPDATE SET
+    body = excluded.body, highest = greatest(known.highest, excluded.highest), received_at = excluded.received_at
+WHERE known.body <> excluded.body AND known.received_at <= excluded.received_at
+
+-- name: add_step
+INSERT INTO reported_step (device, what, revision, state, code, attempt, rollout, text, numbers, received_at)
+VALUES (%(device)s, %(what)s, %(revision)s, %(state)s, %(code)s, %(attempt)s, %(rollout)s, %(text)s, %(numbers)s::jsonb,
+        %(received_at)s)
+ON CONFLICT DO NOTHING
+
+-- name: thin_steps
+-- A device in a loop may not fill the disk: its newest steps stay.
+DELETE FROM reported_step WHERE device = %(device)s AND id <= (
+    SELECT id FROM reported_step WHERE device = %(device)s ORDER BY id DESC OFFSET %(most)s LIMIT 1)
+
 -- name: insert_quarantine
 INSERT INTO quarantine (received_at, topic, device, run, seq, code, detail, payload)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %b)
