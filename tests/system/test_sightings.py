@@ -35,12 +35,8 @@ def hidden_is_grey(path: Path) -> bool:
     return bool((abs(zone - FILL) <= 60).all() and (abs(zone - FILL) <= 6).mean() > 0.9)
 
 
-def test_snap_and_aim_with_vision_and_without(tmp_path: Path) -> None:
+def test_snap_and_aim_beside_vision(tmp_path: Path) -> None:
     box = Box(tmp_path / "d", None, cameras=1, more=MASK + GONE)
-    alone = snap(box, "m", "-o", str(tmp_path / "alone.jpg"))
-    assert alone["label"] is not None
-    assert alone["state"] is None
-    assert hidden_is_grey(tmp_path / "alone.jpg")
     with box.running("vision") as process:
         wait_for("answers", lambda: box.produced() > 5)
         live = snap(box, "m", "-o", str(tmp_path / "live.jpg"), "--commission")
@@ -69,12 +65,17 @@ def test_snap_and_aim_with_vision_and_without(tmp_path: Path) -> None:
     assert "tomato77" not in box.log()
 
 
-def test_all_cameras_one_of_them_ill(tmp_path: Path) -> None:
-    box = Box(tmp_path / "d", None, cameras=1, more=GONE)
-    answer = box.once("snap", "--all", "-o", str(tmp_path))
+def test_all_cameras_without_vision_one_of_them_ill(tmp_path: Path) -> None:
+    box = Box(tmp_path / "d", None, cameras=0, more=MASK + GONE)
+    answer = box.once("snap", "--all", "--json", "-o", str(tmp_path))
     assert answer.returncode == 1
-    assert "[camera-refused]" in answer.stderr
-    assert [path.name[:6] for path in tmp_path.glob("*.jpg")] == ["cam-0-"]
+    alone, ill = json.loads(answer.stdout)["pictures"]
+    assert alone["label"] is not None
+    assert alone["state"] is None
+    assert hidden_is_grey(Path(alone["file"]))
+    assert ill["error"]["code"] == "camera-refused"
+    assert "tomato77" not in answer.stdout + answer.stderr
+    assert [path.name[:2] for path in tmp_path.glob("*.jpg")] == ["m-"]
 
 
 @pytest.mark.parametrize(
