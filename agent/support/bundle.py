@@ -40,7 +40,7 @@ def pack(parts: Sequence[Part], redactor: Redactor, at_s: int, about: dict[str, 
     for text in texts.values():
         redactor.learn(text)
     left_out = [(part.name, redactor.clean(part.missing)) for part in parts if part.missing]
-    left_out += [(p.name, f"{p.note}; what it had said by then is here") for p in parts if p.note]
+    left_out += [(p.name, f"{redactor.clean(p.note)}; what it had said by then is here") for p in parts if p.note]
     left_out += [(p.name, f"its first {p.cut:,} bytes: only the newest are kept") for p in parts if p.cut]
     members: dict[str, bytes] = {}
     for part in parts:
@@ -53,7 +53,9 @@ def pack(parts: Sequence[Part], redactor: Redactor, at_s: int, about: dict[str, 
             left_out.append((part.name, TOO_MUCH))
         else:
             members[part.name] = content
-    return _finish(members, sorted(left_out), redactor, at_s, about)
+    # Values alone: a password that is a common word must not blacken the names of our own fields.
+    clean = {name: redactor.clean(value) if isinstance(value, str) else value for name, value in about.items()}
+    return _finish(members, sorted(left_out), redactor, at_s, clean)
 
 
 def _finish(
@@ -66,7 +68,7 @@ def _finish(
                     "left_out": [{"part": name, "reason": reason} for name, reason in left_out],
                     "members": {name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
                                 for name, content in sorted(members.items())}}  # fmt: skip
-        text = redactor.clean(json.dumps(manifest, indent=2) + "\n")
+        text = json.dumps(manifest, indent=2) + "\n"
         inside = {"README.txt": _readme(marker, left_out).encode(), "manifest.json": text.encode(), **members}
         content = _tar(inside, at_s)
         if len(content) <= MOST_BYTES or not members:

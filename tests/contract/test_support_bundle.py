@@ -451,6 +451,18 @@ def test_a_secret_that_would_survive_takes_its_part_along() -> None:
     assert bundle.left_out[0][0] == "a"
 
 
+def test_a_password_that_is_a_common_word_leaves_the_manifest_readable() -> None:
+    secrets = Secrets()
+    for value in ("secret", "marker", "bytes"):
+        secrets.add(value)
+    bundle = pack([Part("a", b"the secret marker"), Part("b", missing="no secret")], Redactor(secrets), 0,
+                  {"secrets_known": 3, "config": "/etc/secret.toml"})  # fmt: skip
+    manifest = json.loads(unpack(bundle.content)["manifest.json"])
+    assert (manifest["secrets_known"], manifest["config"]) == (3, "/etc/[REDACTED].toml")
+    assert manifest["marker"] == bundle.marker
+    assert manifest["left_out"] == [{"part": "b", "reason": "no [REDACTED]"}]
+
+
 def test_addresses_get_other_names_that_can_still_be_followed() -> None:
     redactor = Redactor(Secrets(), hide_addresses=True)
     text = redactor.clean("10.0.0.7 and 10.0.0.8 and aa:bb:cc:dd:ee:ff and 10.0.0.7 but 127.0.0.1")
