@@ -171,22 +171,25 @@ class Watch:
     ) -> dict[Condition, Course]:
         """Advance every condition that is configured by one look."""
         boot_ns, wall_ns = frame.captured.boot_ns, frame.captured.wall_ns
-        gap_s = max(self._terms.gap_s, GAP_LOOKS / watched.camera.rate_fps, GAP_LOOKS * self._every_s)
+        between_s = max(self._every_s, 1 / watched.camera.rate_fps)
+        gap_s = max(self._terms.gap_s, GAP_LOOKS * between_s)
         courses = watched.courses
         if watched.looked_ns and boot_ns - watched.looked_ns > gap_s * 1e9:
             courses = watching.after_a_gap(courses)
         wanted = self._terms.conditions
         unwanted = {c for c, course in courses.items() if course.holds and c not in wanted}  # told by an earlier run
-        return {
-            c: watching.advance(
-                courses.get(c, Course()),
-                "good" if c in unwanted else verdicts[c],
+        found = {}
+        for condition in (*wanted, *unwanted):
+            begin_s = watching.begin_s(condition, self._terms)
+            found[condition] = watching.advance(
+                courses.get(condition, Course()),
+                "good" if condition in unwanted else verdicts[condition],
                 boot_ns,
                 wall_ns,
-                watching.begin_s(c, self._terms),
+                begin_s,
+                watching.patience_s(begin_s, between_s),
             )
-            for c in (*wanted, *unwanted)
-        }
+        return found
 
     def _heed_commissioning(self, watched: _Watched) -> None:
         """Take up the picture of how the camera was set up, when there is one, or a new one."""

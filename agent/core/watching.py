@@ -109,6 +109,8 @@ class Course:
     """When the phase began."""
     looks: int = 0
     """Looks that have carried this phase towards the next."""
+    bad_boot_ns: int = 0
+    """When a look was bad last."""
     since_wall_ns: int = 0
     """When the condition was first seen."""
     flaps: int = 0
@@ -225,17 +227,25 @@ def is_blind(verdicts: Mapping[Condition, Verdict], look: Look) -> Condition | N
 
 
 def advance(
-    before: Course, verdict: Verdict, boot_ns: int, wall_ns: int, begin_s: float, mend_s: float = MEND_S
+    before: Course, verdict: Verdict, boot_ns: int, wall_ns: int, begin_s: float, patience_s: float = 30.0
 ) -> Course:
-    """Advance one condition by one look; it has begun or ended when `holds` differs."""
+    """Advance one condition by one look; it has begun or ended when `holds` differs.
+
+    Bad looks with more than `patience_s` between them, in which all looks were unsure, are not one and the same thing.
+    """
     if verdict == "unsure":
         return before
+    begun = replace(
+        before, phase="suspected", since_boot_ns=boot_ns, since_wall_ns=wall_ns, looks=1, bad_boot_ns=boot_ns
+    )
     match before.phase, verdict:
         case "clear", "bad":
-            return replace(before, phase="suspected", since_boot_ns=boot_ns, since_wall_ns=wall_ns, looks=1)
+            return begun
         case "suspected", "good":
             return replace(before, phase="clear", looks=0)
         case "suspected", "bad":
+            if boot_ns - before.bad_boot_ns > patience_s * 1e9:
+                return begun
             flaps = _flaps(before)
             if _is_long(before, boot_ns, begin_s * 2**flaps):
                 # By the wall clock of now: it may have been set since the first bad look.
@@ -243,13 +253,13 @@ def advance(
                 return replace(
                     before, phase="present", since_boot_ns=boot_ns, since_wall_ns=began_ns, looks=0, flaps=flaps
                 )
-            return replace(before, looks=before.looks + 1)
+            return replace(before, looks=before.looks + 1, bad_boot_ns=boot_ns)
         case "present", "good":
             return replace(before, phase="mending", since_boot_ns=boot_ns, looks=1)
         case "mending", "bad":
             return replace(before, phase="present", since_boot_ns=boot_ns, looks=0)
         case "mending", "good":
-            if _is_long(before, boot_ns, mend_s):
+            if _is_long(before, boot_ns, MEND_S):
                 return Course(flaps=before.flaps + 1, ended_boot_ns=boot_ns)
             return replace(before, looks=before.looks + 1)
     return before
@@ -269,6 +279,11 @@ def _flaps(course: Course) -> int:
 def begin_s(condition: Condition, terms: Terms) -> float:
     """Give how long looks must be bad before a condition begins."""
     return terms.after_s * (FROZEN_TIMES if condition == FROZEN else 1.0)
+
+
+def patience_s(begin_s: float, between_s: float) -> float:
+    """Give how far apart bad looks may be, with so many seconds from look to look: the view is compared seldom."""
+    return max(begin_s / 2, 15 * between_s)
 
 
 def after_a_gap(courses: Mapping[Condition, Course]) -> dict[Condition, Course]:

@@ -105,8 +105,8 @@ TABLE: dict[tuple[Phase, Verdict, bool], Phase] = {
 
 @pytest.mark.parametrize(("phase", "verdict", "long"), list(product(get_args(Phase), get_args(Verdict), (False, True))))
 def test_every_phase_and_verdict(phase: Phase, verdict: Verdict, long: bool) -> None:
-    before = Course(phase, since_boot_ns=100 * S, looks=5)
-    after = advance(before, verdict, (200 if long else 105) * S, 0, begin_s=60, mend_s=15)
+    before = Course(phase, since_boot_ns=100 * S, looks=5, bad_boot_ns=100 * S)
+    after = advance(before, verdict, (200 if long else 105) * S, 0, begin_s=60, patience_s=100)
     assert after.phase == TABLE.get((phase, verdict, long), phase)
     if (phase, verdict, long) not in TABLE:
         assert after == before
@@ -137,11 +137,17 @@ def test_a_look_that_is_not_sure_changes_nothing() -> None:
     assert run(Course(), "b" + "bu" * 100, 1000)[1] == [1061]
 
 
+def test_bad_looks_far_apart_are_not_one_thing() -> None:
+    assert run(Course(), ("b" * 10 + "u" * 60) * 20, 1000)[1] == []  # somebody with a lamp, in the dark
+    assert watching.patience_s(60, 1) == 30
+    assert watching.patience_s(60, 300) > 3000
+
+
 def test_a_slow_camera_needs_three_looks() -> None:
     course = Course()
     for n in range(3):
         assert not course.holds
-        course = advance(course, "bad", 1000 * S + n * 300 * S, 0, begin_s=60)
+        course = advance(course, "bad", 1000 * S + n * 300 * S, 0, 60, watching.patience_s(60, 300))
     assert course.holds
 
 
