@@ -277,7 +277,7 @@ def measure_cost(show: Show) -> dict[str, float]:
     return {"look_ms_1080p": (time.thread_time() - began_s) / rounds * 1000}
 
 
-def run(pictures: Path | None, cameras: int, say: Callable[[str], None], *, days: int = 2) -> list[dict[str, Any]]:
+def run(pictures: Path | None, cameras: int, say: Callable[[str], None], *, days: int = 1) -> list[dict[str, Any]]:
     """Measure everything, case by case."""
     if pictures is None:
         shows: list[Show] = [rendered(seed) for seed in range(1, cameras + 1)]
