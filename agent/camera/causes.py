@@ -45,6 +45,16 @@ class Causes:
             "check this device's network cable, its address and its route to the camera's network",
         )
 
+    def shut(self) -> ShelfwireError:
+        """This process may not use the network at all: vision's sandbox."""
+        return Rejected(
+            "camera-no-network",
+            self._says("vision has no network on this device, until somebody opens the cameras' for it"),
+            "copy /usr/share/doc/shelfwire/drop-ins/network-cameras.conf to"
+            " /etc/systemd/system/shelfwire-vision.service.d/, put the cameras' network into it, then:"
+            " systemctl daemon-reload; systemctl restart shelfwire-vision",
+        )
+
     def auth(self) -> ShelfwireError:
         """The camera wants a login and did not like ours, or got none."""
         if self.address.login is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from agent.camera import CA_FILE, rtsp
 from agent.camera.address import Address
 from agent.camera.causes import Causes
-from agent.camera.http import Client
+from agent.camera.http import Client, network_is_shut
 from agent.config import Camera
 from agent.errors import ShelfwireError
 from agent.ports import Clock
@@ -62,6 +62,8 @@ class _Deadline:
 
 def _connect(causes: Causes, deadline: _Deadline) -> socket.socket:
     """Connect to the first of the host's addresses that answers, encrypted where the scheme says so."""
+    if network_is_shut():
+        raise causes.shut()
     last: ShelfwireError = causes.dns()
     for family, target in _resolve(causes, deadline):
         raw = socket.socket(family, socket.SOCK_STREAM)

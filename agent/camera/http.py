@@ -1,5 +1,6 @@
 """One bounded HTTP request to a camera, with the login it asks for."""
 
+import errno
 import logging
 import os
 import socket
@@ -104,6 +105,8 @@ class Client:
         def has(*kinds: type[BaseException]) -> bool:
             return any(isinstance(inner, kinds) for inner in chain)
 
+        if network_is_shut():
+            return self._causes.shut()
         # The order matters: urllib3 counts a refused connection among its timeouts.
         if has(ssl.SSLError, requests.exceptions.SSLError, urllib3.exceptions.SSLError):
             return self._causes.tls(_tls_reason(chain))
@@ -118,6 +121,15 @@ class Client:
         if has(requests.exceptions.InvalidURL, urllib3.exceptions.LocationParseError):
             return self._causes.codec("this address cannot be asked")
         return self._causes.lost()
+
+
+def network_is_shut() -> bool:
+    """Whether this process may not even make a socket for the network (RestrictAddressFamilies= of its unit)."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()
+    except OSError as error:
+        return error.errno == errno.EAFNOSUPPORT
+    return False
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

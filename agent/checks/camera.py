@@ -18,6 +18,7 @@ CODES = {
     "camera-lost": "CAM-5", "camera-frozen": "CAM-6", "camera-repeats": "CAM-17", "camera-black": "CAM-7",
     "camera-covered": "CAM-8", "camera-blurred": "CAM-9", "camera-moved": "CAM-10", "camera-exposure": "CAM-11",
     "camera-blinded": "CAM-11", "camera-hung": "CAM-13", "camera-tls": "CAM-14", "camera-slow": "CAM-15",
+    "camera-no-network": "CAM-1",
 }  # fmt: skip
 """The agent's own codes of cameras, and the doctor's."""
 

@@ -354,6 +354,17 @@ def test_a_host_that_hears_but_cannot_be_routed_to(monkeypatch):
     assert error.code == "camera-unreachable"
 
 
+@pytest.mark.parametrize("url", ["rtsp://127.0.0.1:9/stream", "http://camera.invalid/a.jpg", "http://127.0.0.1:9/a"])
+def test_vision_without_a_network_names_the_drop_in(monkeypatch, url):
+    def forbidden(*_, **__):
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "socket", forbidden)
+    error = failure(url)
+    assert error.code == "camera-no-network"
+    assert "drop-ins/network-cameras.conf" in error.hint
+
+
 def test_a_name_server_that_hangs_is_left_behind(monkeypatch):
     import threading
 
