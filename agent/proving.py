@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from agent.core import lifecycle, trial
 from agent.core.days import in_window
 from agent.core.gates import Disagreement, Terms
-from agent.core.updates import Entry, When
+from agent.core.updates import Entry, Links, When
 from agent.errors import Broken, Rejected, ShelfwireError
 from agent.update import Now, Superseded, hours, moved
 from agent.update_ports import Bench, House, Store
@@ -62,6 +62,31 @@ def give_up(store: Store, when: When, error: ShelfwireError) -> bool:
     log.error("update %d is rolled back: %s [%s]", entry.revision, error, error.code)
     store.recover()
     return True
+
+
+def go_back_by_hand(store: Store, when: When) -> Links:
+    """Have the model before answer again, because a technician wants it; gives what the links name then.
+
+    Vision follows within a second, or at its next start. Raises `Rejected` (``update-none-before``).
+    """
+    with store.journal.turn():
+        entry, links = store.journal.read("model"), store.links()
+        if links.current is None:
+            text, hint = "the configured model answers already", "give another in [model] bundle of the configuration"
+            raise Rejected("update-none-before", text, hint)
+        back: Entry | None = None
+        if entry is not None and entry.state in lifecycle.NEW_ANSWERS and entry.bundle == links.current:
+            back = entry.end("update-withdrawn", "a technician went back to the model before", when)
+        else:
+            before = Links(current=links.previous)
+            back = entry.model_copy(update={"former": before}) if entry is not None else None
+        if back is not None:
+            store.journal.write(back)
+        store.point(
+            store.wanted(back) if back is not None and back.bundle is not None else Links(current=links.previous)
+        )
+    store.recover()
+    return store.links()
 
 
 class Proving:

@@ -148,23 +148,16 @@ class Fetching:
 
     def _is_settled(self, entry: Entry, model: ModelOrder) -> bool:
         """End an order for what runs already, or for what is older than what this device has kept."""
-        bundle = self._store.bundle(self._store.links().current)
-        running = bundle.ref if bundle is not None else self._configured
+        running = running_of(self._store, self._configured)
         if running is not None and running.digest == model.digest and entry.state != "downloading":
             self._move(entry, lambda e: e.step("confirm", self._now().when, text="it runs already", progress=1.0))
             return True
-        same = running is not None and running.name == model.name
-        floor = max(self._journal.floor(model.name), running.release if running is not None and same else 0)
-        if model.release > floor or self._has_been(model, floor):
-            return False
-        text = f"release {model.release} is ordered, and this device has had release {floor}"
-        self._end(entry, Rejected("update-rollback", text, ""))
-        return True
-
-    def _has_been(self, model: ModelOrder, floor: int) -> bool:
-        """Whether it is the very bundle that set the floor: going back to it by hand lowers nothing."""
-        known = self._store.bundle(model.digest[:16])
-        return known is not None and known.ref.digest == model.digest and model.release == floor
+        try:
+            check_age(self._store, model, running)
+        except Rejected as error:
+            self._end(entry, error)
+            return True
+        return False
 
     def _fetch(self, entry: Entry) -> None:
         """Bring the bundle here and check it; what goes wrong says itself whether trying again helps."""
@@ -185,17 +178,7 @@ class Fetching:
     def _bring(self, entry: Entry, order: ModelOrder) -> None:
         repository = self._open(lambda _: self._go_on(entry))
         repository.refresh()
-        raw = repository.manifest(order)
-        manifest = self._store.read_manifest(raw)
-        _check_manifest(manifest, order)
-        missing = self._store.missing(manifest)
-        whole = sum(file.size_bytes for file in manifest.files) or 1
-        left = sum(file.size_bytes for file in missing)
-        self._store.need_room(left)
-        for file in missing:
-            self._progress(entry, 1 - left / whole)
-            repository.fetch(file.sha256, file.size_bytes, self._store.blob(file.sha256))
-            left -= file.size_bytes
+        raw = fetch_bundle(self._store, repository, order, lambda part: self._progress(entry, part))
         with self._journal.turn():
             bundle = self._store.assemble(raw)
             now = self._journal.read("model")
@@ -204,8 +187,7 @@ class Fetching:
             done = {"bundle": bundle.ref.digest[:16], "former": self._store.links(), "progress": 1.0, "retry": None}
             self._journal.write(now.step("verify", self._now().when, **done))
         self._backoff.reset()
-        log.info("update %d: %s %s is here, %d bytes fetched", entry.revision, order.name, order.version,
-                 sum(file.size_bytes for file in missing))  # fmt: skip
+        log.info("update %d: %s %s is here, whole and verified", entry.revision, order.name, order.version)
 
     def _progress(self, entry: Entry, part: float) -> None:
         self._move(entry, lambda e: e.model_copy(update={"progress": part}))
@@ -260,6 +242,70 @@ def moved(journal: Journal, entry: Entry, change: Callable[[Entry], Entry]) -> E
         if new != now:
             journal.write(new)
         return new
+
+
+def running_of(store: Store, configured: ModelRef | None) -> ModelRef | None:
+    """Name the model that answers by the links; the configured one when there is none."""
+    bundle = store.bundle(store.links().current)
+    return bundle.ref if bundle is not None else configured
+
+
+def check_age(store: Store, model: ModelOrder, running: ModelRef | None) -> None:
+    """Refuse what is older than what this device has kept. Raises `Rejected` (``update-rollback``).
+
+    The very bundle that was kept last may come again: going back by hand lowers nothing.
+    """
+    same = running is not None and running.name == model.name
+    floor = max(store.journal.floor(model.name), running.release if running is not None and same else 0)
+    known = store.bundle(model.digest[:16])
+    again = known is not None and known.ref.digest == model.digest and model.release == floor
+    if model.release <= floor and not again:
+        text = f"release {model.release} is ordered, and this device has had release {floor}"
+        raise Rejected("update-rollback", text, "publish the old files as a new, higher release")
+
+
+def fetch_bundle(store: Store, repository: Repository, order: ModelOrder, progress: Callable[[float], None]) -> bytes:
+    """Bring the files of an order into the store; gives its `bundle.json`. Raises what `Repository` raises."""
+    raw = repository.manifest(order)
+    manifest = store.read_manifest(raw)
+    _check_manifest(manifest, order)
+    missing = store.missing(manifest)
+    whole = sum(file.size_bytes for file in manifest.files) or 1
+    left = sum(file.size_bytes for file in missing)
+    store.need_room(left)
+    for file in missing:
+        progress(1 - left / whole)
+        repository.fetch(file.sha256, file.size_bytes, store.blob(file.sha256))
+        left -= file.size_bytes
+    return raw
+
+
+def bring_by_hand(
+    store: Store, repository: Repository, order: ModelOrder, configured: ModelRef | None, when: When
+) -> Entry:
+    """Take a model from a technician's folder: verified as any other, then vision's to try. Raises `Rejected` and more.
+
+    It counts as the answer to the newest order that was heard: only a newer one replaces it.
+    """
+    journal = store.journal
+    if journal.pinned:
+        raise Rejected("update-pinned", "a technician holds the model as it is", "shelfwire-agent model unpin")
+    running = running_of(store, configured)
+    if running is not None and running.digest == order.digest:
+        raise Rejected("update-running", f"{order.name} {order.version} runs already", "nothing needs to be done")
+    check_age(store, order, running)
+    raw = fetch_bundle(store, repository, order, lambda _: None)
+    with journal.turn():
+        before, newest = journal.read("model"), journal.newest()
+        if before is not None and before.state == "trial":
+            hint = "wait for its end, or go back: shelfwire-agent model rollback"
+            raise Rejected("update-busy", "a model is on trial now", hint)
+        bundle = store.assemble(raw)
+        entry = Entry(what="model", revision=newest.revision if newest is not None else 0, model=order, since=when)
+        done = {"bundle": bundle.ref.digest[:16], "former": store.links(), "progress": 1.0}
+        entry = entry.step("fetch", when, attempt=1).step("verify", when, **done)
+        journal.write(entry)
+    return entry
 
 
 def _check_manifest(manifest: Manifest, order: ModelOrder) -> None:

@@ -52,7 +52,7 @@ class Ordering:
             partial(now_of, clock, boot_id()),
             rng,
             config.update.window,
-            _configured(config),
+            configured_ref(config),
         )
         self._seen: object = None
         self._said: Reported | None = None
@@ -130,7 +130,7 @@ def _previous(models: Models) -> ModelName | None:
     return ModelName(name=manifest.name, version=manifest.version, release=manifest.release, digest=digest)
 
 
-def _configured(config: Config) -> ModelRef | None:
+def configured_ref(config: Config) -> ModelRef | None:
     """Name the bundle that answers when none has come by an update; None when it cannot be read."""
     with contextlib.suppress(BundleError, OSError):
         manifest, digest = read_manifest(resolve(config.model.bundle))

@@ -20,6 +20,7 @@ COMMANDS = {
     "snap": "take a picture of a camera, with what is known of it",
     "aim": "focus and exposure of a camera, live",
     "outbox": "look into the outbox: list, show, retry, bury, export, check",
+    "model": "the models of this device: list, test, rollback, pin, update by hand",
     "support-bundle": "one file for support, without secrets",
     "status": "what this device is doing, on one screen",
     "doctor": "look at everything that can be wrong, within 10 seconds",

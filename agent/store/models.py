@@ -100,7 +100,7 @@ class Models:
         """Give the bundle that answers by the links; None when the configured one does."""
         return self.bundle(self._named("current"))
 
-    def keys(self) -> list[str]:
+    def held(self) -> list[str]:
         """List the folders of bundles, finished or not."""
         with contextlib.suppress(OSError):
             return sorted(p.name for p in self._bundles.iterdir() if KEY.fullmatch(p.name))
@@ -251,7 +251,7 @@ class Models:
             keep = {links.current, links.previous}
             if entry is not None and not entry.over:
                 keep |= {entry.bundle, entry.former.current, entry.former.previous}
-            for key in self.keys():
+            for key in self.held():
                 if key not in keep:
                     # The mark goes first: a folder that is half removed must not look whole.
                     (self._bundles / key / OK).unlink(missing_ok=True)

@@ -72,7 +72,7 @@ def test_a_file_that_is_not_its_digest_is_refused_and_fetched_again(models: Mode
         models.assemble((bundle.folder / MANIFEST).read_bytes())
     assert error.value.code == "update-digest"
     assert models.missing(bundle.manifest) == [file]
-    assert models.keys() == []
+    assert models.held() == []
 
 
 @pytest.mark.parametrize("path", ["../evil", "/etc/evil", "a/../../evil", "ok", "bundle.json", "ok/x"])
@@ -132,11 +132,11 @@ def test_sweeping_keeps_current_previous_and_the_candidate(models: Models, tmp_p
     models.point(Links(current=keys[1], previous=keys[0]))
     models.journal.write(entry("shadow", keys[2], Links(current=keys[1], previous=keys[0])))
     models.sweep()
-    assert models.keys() == sorted(keys[:3])
+    assert models.held() == sorted(keys[:3])
     assert len(list((models.folder / "blobs").iterdir())) == 4  # while one is under way its files may be on their way
     models.journal.write(entry("rejected", keys[2], Links(current=keys[1], previous=keys[0])))
     models.sweep()
-    assert models.keys() == sorted(keys[:2])
+    assert models.held() == sorted(keys[:2])
     assert len(list((models.folder / "blobs").iterdir())) == 2
 
 

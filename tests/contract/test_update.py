@@ -175,7 +175,7 @@ def test_a_signed_bundle_that_would_do_harm_is_refused(world: World, change: str
     raw = (bundle.folder / MANIFEST).read_text().replace('"path": "model.onnx"', change).encode()
     world.order(1, world.publish(bundle, raw))
     assert (world.turns().state, world.entry.code) == ("rejected", code), world.entry
-    assert world.models.keys() == []
+    assert world.models.held() == []
     assert not list(world.folder.rglob("evil"))
 
 
@@ -190,7 +190,7 @@ def test_tampered_bytes_are_refused(world: World) -> None:
         world.turns()
         world.clock.advance(3601)
     assert world.entry.code in ("update-digest", "update-size")
-    assert world.models.keys() == []
+    assert world.models.held() == []
 
 
 def test_an_unsigned_repository_is_refused(world: World) -> None:
