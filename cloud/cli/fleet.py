@@ -7,6 +7,12 @@ shelfwire-cloud fleet device revoke till-3                  shut it out: API at 
 shelfwire-cloud fleet broker-config DIR --host cloud.example    files for a mosquitto of your own, with TLS
 shelfwire-cloud fleet keys init FOLDER                     a repository of models, and who may sign (docs/repository.md)
 shelfwire-cloud fleet publish BUNDLE_DIR --keys FOLDER     offer a bundle; also list, unpublish, refresh, export
+shelfwire-cloud fleet plan NAME                            who would get it when; nothing moves
+shelfwire-cloud fleet rollout start NAME                   also list, show, watch, pause, resume, abort, revert
+shelfwire-cloud fleet config set FILE                      settings instead of a model, the same way
+shelfwire-cloud fleet label till-3 canary                  labels, by which batches pick devices
+shelfwire-cloud fleet why till-3                           why it has what it has, in a sentence
+shelfwire-cloud fleet audit --verify                       what was done by whom, and whether that was changed
 """
 
 import argparse
@@ -18,7 +24,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cloud.cli import common, fleet_repository
+from cloud.cli import common, fleet_repository, fleet_rollout
 from cloud.cli.common_fleet import TLS_PORT
 from cloud.errors import Rejected
 from cloud.fleet import Authority, Fleet
@@ -37,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
     _add_device(parts.add_parser("device", help="add, list, show, revoke"))
     fleet_repository.add_parts(parts)
+    fleet_rollout.add_parts(parts)
     config = parts.add_parser("broker-config", help="write the files of a mosquitto with TLS for devices")
     config.add_argument("folder", type=Path, metavar="DIR", help="folder for the broker's files")
     config.add_argument("--host", action="append", required=True, metavar="NAME",
@@ -83,6 +90,8 @@ def run(options: argparse.Namespace) -> int:
     """Do what was asked."""
     if hasattr(options, "alone"):
         return fleet_repository.run(options)
+    if hasattr(options, "desk"):
+        return fleet_rollout.run(options)
     common.start_logging(options, "fleet")
     store = Store.open(options.dsn, options.data)
     try:

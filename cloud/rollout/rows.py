@@ -1,6 +1,7 @@
 """Rollouts in the store: begin, look, change, and the step of the conductor. Every method is one transaction."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from pydantic import TypeAdapter
 from cloud.errors import Rejected
 from cloud.rollout import audit
 from cloud.rollout.lifecycle import OVER, Event, State, after
-from cloud.rollout.rules import Batch, Limit, Member, Planned, Rules, plan
+from cloud.rollout.rules import Member, Planned, Rules, plan
 from cloud.store.sql import statements
 from wire import bounds
 from wire.orders import ConfigOrder, Desired, ModelOrder
@@ -379,11 +380,6 @@ def _what_can(state: State) -> str:
 
 def check_id(rollout: str) -> str:
     """Check the name of a rollout. Raises `Rejected` (``bad-id``)."""
-    import re
-
     if not re.fullmatch(bounds.NAME, rollout):
         raise Rejected("bad-id", f"{rollout[:80]!r} is no name for a rollout", "letters, digits, dot, dash, underscore")
     return rollout
-
-
-__all__ = ["Batch", "Limit", "Rollout", "Rollouts"]
