@@ -5,6 +5,7 @@ compressed, and parts of it are exchanged for parts of others, as when a shelf i
 clock that does not wait.
 """
 
+import logging
 import math
 import statistics
 import time
@@ -279,6 +280,7 @@ def measure_cost(show: Show) -> dict[str, float]:
 
 def run(pictures: Path | None, cameras: int, say: Callable[[str], None], *, days: int = 1) -> list[dict[str, Any]]:
     """Measure everything, case by case."""
+    logging.getLogger("agent.camera.watch").setLevel(logging.ERROR)  # it would say each condition as it begins
     if pictures is None:
         shows: list[Show] = [rendered(seed) for seed in range(1, cameras + 1)]
     else:

@@ -28,7 +28,7 @@ import cv2  # isort: skip
 
 ZONE = (0.2, 0.3, 0.6, 0.8)
 """Left, top, right and bottom, in parts of the picture."""
-SIZES = ((640, 360), (960, 540), (360, 640), (641, 359))
+SIZES = ((320, 180), (480, 270), (180, 320), (321, 179))
 MARGIN_PX = 8
 """As far as a JPEG's blocks carry what is outside over the zone's edge."""
 
@@ -82,7 +82,7 @@ def check(jpeg: bytes, where: str) -> None:
     left, top, right, bottom = (round(p * s) for p, s in zip(ZONE, (width, height) * 2, strict=True))
     inside = picture[top + MARGIN_PX : bottom - MARGIN_PX, left + MARGIN_PX : right - MARGIN_PX].astype(int)
     assert inside.size > 1000
-    assert abs(inside - FILL).max() <= 3, where
+    assert abs(inside - FILL).max() <= 6, where  # a JPEG of quality 40 carries that far what is outside
     spread = picture.max(axis=2).astype(int) - picture.min(axis=2)
     assert spread.max() <= 48, where  # the wall's own is 20; the secret's is 255
     assert picture.max() <= FILL + 24, where
@@ -94,7 +94,7 @@ def test_the_check_sees_a_secret(tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         check(cv2.imencode(".jpg", bare, [cv2.IMWRITE_JPEG_QUALITY, 40])[1].tobytes(), "bare")
     nearly = bare.copy()
-    nearly[108:280, 128:384] = FILL  # all of the zone but its last eight lines
+    nearly[54:136, 64:192] = FILL  # all of the zone but its last eight lines
     with pytest.raises(AssertionError):
         check(cv2.imencode(".jpg", nearly)[1].tobytes(), "nearly")
 
@@ -146,16 +146,21 @@ def test_nothing_of_a_zone_leaves_a_device_or_lies_on_it(broker: Broker, cloud: 
     left, top, right, bottom = ZONE
     box = Box(tmp_path / "device", broker, cameras=0, more=SETTINGS + f"[local]\nport = {port}\n")
     told = box.config.read_text().replace("[cloud]\n", f'[cloud]\napi = "{cloud.url}"\n')
+    # Two cameras that give more than one worker answers, so that some frames go to the function.
     box.config.write_text(
-        told + f'[[camera]]\nname = "wall"\nurl = "{tmp_path / "wall"}"\nloop = true\nrate_fps = 20\n'
-        f"mask = [[[{left}, {top}], [{right}, {bottom}]]]\n"
+        told
+        + "".join(
+            f'[[camera]]\nname = "{name}"\nurl = "{tmp_path / "wall"}"\nloop = true\nrate_fps = 120\n'
+            f"mask = [[[{left}, {top}], [{right}, {bottom}]]]\n"
+            for name in ("wall", "other")
+        )
     )
     seen: dict[str, list[bytes]] = {}
     with box.running("vision") as vision:
         # Sync does not run yet, so that everything that will leave lies here.
         thumbnails = wait_for("an alert", lambda: [a["thumbnail"] for a in alerts(box.state) if "thumbnail" in a])
         seen["alert"] = [base64.b64decode(thumbnail) for thumbnail in thumbnails]
-        waiting = wait_for("files", lambda: len(f := list((box.state / "spool").rglob("*.jpg"))) > 12 and f)
+        waiting = wait_for("files", lambda: len(f := list((box.state / "spool").rglob("*.jpg"))) > 8 and f)
         seen["spool"] = [path.read_bytes() for path in waiting]
         address = f"http://127.0.0.1:{port}/local/cameras/wall.jpg"
         seen["local page"] = [urllib.request.urlopen(f"{address}?wide={w}", timeout=10).read() for w in "010101"]
@@ -164,7 +169,7 @@ def test_nothing_of_a_zone_leaves_a_device_or_lies_on_it(broker: Broker, cloud: 
             wait_for("pictures on the broker", lambda: len(listener.jpegs) >= 4)
             paths = ("/v1/frames", "/v1/jobs")
             for path in paths:
-                wait_for(path, lambda path=path: sum(r.path.startswith(path) for r in list(cloud.requests)) >= 6)
+                wait_for(path, lambda path=path: sum(r.path.startswith(path) for r in list(cloud.requests)) >= 4)
             assert stop(vision) == 0
             assert stop(sync) == 0
         listener.close()
