@@ -71,7 +71,7 @@ def start_logging(options: argparse.Namespace, role: str) -> None:
 
     A process that is aborted, as by the watchdog, says there where each of its threads stood.
     """
-    faulthandler.enable()
+    faulthandler.enable(2)  # by number: what stands for standard error may be no file
     stream = logging.StreamHandler(sys.stderr)
     if options.json:
         stream.setFormatter(_JsonLines())
