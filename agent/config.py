@@ -16,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     field_validator,
     model_validator,
@@ -29,6 +30,12 @@ IDENTITY = "identity"
 """Folder in the state folder: who this device is since it was enrolled."""
 ENROLLED = "enrolled.toml"
 """Configuration in that folder, below the user's own."""
+
+ORDERED = Path("settings") / "ordered.toml"
+"""Where the ordered settings in force lie in `state_dir`."""
+NOT_ORDERED = ("device",)
+TRUST_KEYS = ("root_file", "repository")
+"""What the cloud may not order: who a device is, where its files lie, and what it trusts."""
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 _SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -264,6 +271,7 @@ class Update(Section):
     shadow_limit: Seconds = Field(1800.0, description="it is refused when so few pictures came in this time")
     trial: Seconds = Field(900.0, description="how long it must do as well as the one before did in 24 hours")
     trial_limit: Seconds = Field(7200.0, description="without a decision by then the one before comes back")
+    settings_trial: Seconds = Field(60.0, description="how long the device must do well with ordered settings")
     trial_frames: int = Field(50, ge=10, le=1_000_000, description="answered frames that a decision needs")
 
     @model_validator(mode="after")
@@ -369,6 +377,18 @@ class Config(Section):
     watch: WatchRules = WatchRules()
     metrics: Metrics = Metrics()
     local: Local = Local()
+    _ordered: str = PrivateAttr("")
+    _ordered_trouble: str = PrivateAttr("")
+
+    @property
+    def ordered(self) -> str:
+        """The settings that the cloud has ordered, as they lie under this configuration; empty for none."""
+        return self._ordered
+
+    @property
+    def ordered_trouble(self) -> str:
+        """Why the ordered settings were left out, though they are in force; empty when they were not."""
+        return self._ordered_trouble
 
     @property
     def frames_may_leave(self) -> bool:
@@ -470,23 +490,37 @@ def _toml(text: str, name: str) -> dict[str, Any]:
 
 
 def _over(said: typing.Mapping[str, Any], below: typing.Mapping[str, Any]) -> dict[str, Any]:
-    """Lay one configuration over another, section by section and key by key."""
-    merged = dict(said)
-    for section, keys in below.items():
-        own = merged.setdefault(section, {})
-        if isinstance(own, dict):
-            merged[section] = {**keys, **own}
+    """Lay one configuration over another, section by section and key by key; a list, as of cameras, as a whole."""
+    merged = dict(below)
+    for section, own in said.items():
+        under = below.get(section)
+        merged[section] = {**under, **own} if isinstance(under, dict) and isinstance(own, dict) else own
     return merged
 
 
-def load(path: Path, state_dir: Path = STATE_DIR) -> Config:
-    """Read the configuration file at `path`, over what the device was told when it was enrolled.
+def load(path: Path, state_dir: Path = STATE_DIR, ordered: str | None = None) -> Config:
+    """Read the configuration file at `path`, over what the cloud has ordered, over what the enrolment has told.
 
-    An enrolled device works without a file, from `state_dir`. Raises `Rejected` with the place and the cure of every
-    mistake.
+    An enrolled device works without a file, from `state_dir`. `ordered` is tried in the place of the settings that are
+    in force. Those of the device never keep it from its work: when they fit no more, it goes without them. Raises
+    `Rejected` with the place and the cure of every mistake.
     """
     text = _read(path)
     where = _state_dir(text or "", str(path), state_dir)
+    if ordered is not None:
+        return _layered(path, text, where, ordered)
+    in_force = _read(where / ORDERED) or ""
+    try:
+        return _layered(path, text, where, in_force)
+    except Rejected as error:
+        if not in_force:
+            raise
+        config = _layered(path, text, where, "")
+        config._ordered, config._ordered_trouble = in_force, str(error)  # noqa: SLF001 - its own loader
+        return config
+
+
+def _layered(path: Path, text: str | None, where: Path, ordered: str) -> Config:
     enrolled = _enrolled(where)
     if text is None and enrolled is None:
         raise Rejected(
@@ -494,10 +528,14 @@ def load(path: Path, state_dir: Path = STATE_DIR) -> Config:
             f"there is no configuration at {path}",
             "write one with `shelfwire-agent config example > shelfwire.toml` and name it with --config",
         )
+    below = _over(read_ordered(ordered), enrolled or {}) if ordered else enrolled
+    if below is not None and enrolled is not None:
+        below = {**below, "device": {**enrolled["device"], "state_dir": str(where)}}
+    config = parse(text or "", str(path), below)
+    config._ordered = ordered  # noqa: SLF001 - its own loader
     if enrolled is None:
-        return parse(text or "", str(path))
+        return config
     who = enrolled["device"]["id"]
-    config = parse(text or "", str(path), {**enrolled, "device": {**enrolled["device"], "state_dir": str(where)}})
     if config.device.id != who and config.cloud.cert_file == where / IDENTITY / "device.crt":
         raise Rejected(
             "config",
@@ -505,6 +543,19 @@ def load(path: Path, state_dir: Path = STATE_DIR) -> Config:
             "leave id out, or have the operator make a code for that name and enrol the device anew",
         )
     return config
+
+
+def read_ordered(text: str) -> dict[str, Any]:
+    """Read settings that the cloud orders. Raises `Rejected` for a device's name and its trust."""
+    said = _toml(text, "the ordered settings")
+    strange = [f"[{section}]" for section in said if section in NOT_ORDERED]
+    update = said.get("update")
+    strange += [f"[update] {key}" for key in TRUST_KEYS if isinstance(update, dict) and key in update]
+    if strange:
+        raise Rejected(
+            "config", f"the ordered settings: {strange[0]} cannot be ordered", "set it in the device's own file"
+        )
+    return said
 
 
 def state_dir_of(path: Path) -> Path:

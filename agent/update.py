@@ -18,6 +18,7 @@ from datetime import time
 
 from agent.core.backoff import Backoff
 from agent.core.days import in_window
+from agent.core.lifecycle import What
 from agent.core.updates import Entry, When, begin
 from agent.errors import Broken, Rejected, Retryable, ShelfwireError
 from agent.ports import Repository
@@ -90,8 +91,8 @@ class Fetching:
         """Do what can be done for the newest order; gives the seconds until it is worth looking again."""
         self._listen()
         newest = self._journal.newest()
-        if newest is not None and newest.model is not None:
-            self._take_up(newest, newest.model)
+        if newest is not None:
+            take_up(self._journal, newest, "model", self._now().when)
         entry = self._journal.read("model")
         if entry is None or entry.over:
             self._tidy(entry)
@@ -107,23 +108,6 @@ class Fetching:
         elif not self._is_settled(entry, entry.model):
             self._fetch(entry)
         return TURN_S
-
-    def _take_up(self, newest: Desired, model: ModelOrder) -> None:
-        """Begin with a newer order. What vision is at is vision's to end (`Proving.turn`), and is ended soon."""
-        with self._journal.turn():
-            entry = self._journal.read("model")
-            if entry is not None and entry.revision >= newest.revision:
-                return
-            when = self._now().when
-            if entry is None or entry.over:
-                self._journal.write(begin(newest, "model", when))
-            elif entry.model == model:  # the same again, perhaps with other hours: what was done counts
-                again = begin(newest, "model", when)
-                kept = ("revision", "rollout", "download_window", "apply_window", "deadline_wall_ns")
-                self._journal.write(entry.model_copy(update={name: getattr(again, name) for name in kept}))
-            elif entry.owner == "sync":
-                log.info("update %d: order %d takes its place", entry.revision, newest.revision)
-                self._journal.write(begin(newest, "model", when))
 
     def _is_late(self, entry: Entry) -> bool:
         now = self._now()
@@ -306,6 +290,26 @@ def bring_by_hand(
         entry = entry.step("fetch", when, attempt=1).step("verify", when, **done)
         journal.write(entry)
     return entry
+
+
+def take_up(journal: Journal, newest: Desired, what: What, when: When) -> None:
+    """Begin with a newer order. What vision is at is vision's to end (`agent.proving`), and is ended soon."""
+    goal = newest.model if what == "model" else newest.config
+    if goal is None:
+        return
+    with journal.turn():
+        entry = journal.read(what)
+        if entry is not None and entry.revision >= newest.revision:
+            return
+        if entry is None or entry.over:
+            journal.write(begin(newest, what, when))
+        elif goal in (entry.model, entry.config):  # the same again, perhaps with other hours: what was done counts
+            again = begin(newest, what, when)
+            kept = ("revision", "rollout", "download_window", "apply_window", "deadline_wall_ns")
+            journal.write(entry.model_copy(update={name: getattr(again, name) for name in kept}))
+        elif entry.owner == "sync":
+            log.info("update %d: order %d takes its place", entry.revision, newest.revision)
+            journal.write(begin(newest, what, when))
 
 
 def _check_manifest(manifest: Manifest, order: ModelOrder) -> None:

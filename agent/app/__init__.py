@@ -30,6 +30,10 @@ class Stop:
         """Take SIGHUP as the wish for a reload: under a service manager only, for a terminal that closes sends it."""
         signal.signal(signal.SIGHUP, self._reload_signalled)
 
+    def ask_reload(self) -> None:
+        """Wish for a reload, as SIGHUP does: the ordered settings have changed."""
+        self._reload = True
+
     def take_reload(self) -> bool:
         """Whether a reload was asked for since the last look."""
         asked, self._reload = self._reload, False

@@ -11,15 +11,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from agent.app import Stop
 from agent.app.clocks import now_of
-from agent.config import Config
+from agent.app.lives import Lives
+from agent.config import ORDERED, Config
 from agent.core.lifecycle import What
 from agent.core.updates import Entry
 from agent.errors import Broken, ShelfwireError
 from agent.host.clock import SystemClock, boot_id
 from agent.link.repository import open_repository
+from agent.settings import Offers, settle
 from agent.store.journal import JOURNAL, NEWEST
 from agent.store.models import Models
+from agent.store.settings import SettingsFiles
 from agent.update import Fetching
 from models.bundle import ModelRef, read_manifest, resolve
 from models.errors import BundleError
@@ -38,11 +42,14 @@ class Ordering:
 
     def __init__(
         self, config: Config, clock: SystemClock, rng: random.Random, running: Callable[[], Mapping[str, Any] | None],
-        on_crash: Callable[[], None],
+        stop: Stop, lives: Lives,
     ) -> None:  # fmt: skip
         """`running` tells the model that vision reported last."""
         self._clock = clock
-        self._on_crash = on_crash
+        self._on_crash = stop.crash
+        self._ask_reload = stop.ask_reload
+        self._settings = config.ordered
+        self._files = SettingsFiles((config.device.state_dir / ORDERED).parent)
         self._running = running
         self._stop = threading.Event()
         self._models = Models(config.device.state_dir / "models", config.update.keep_free)
@@ -54,6 +61,7 @@ class Ordering:
             config.update.window,
             configured_ref(config),
         )
+        self._offers = Offers(self._models.journal, lives.try_settings, partial(now_of, clock, boot_id()))
         self._seen: object = None
         self._said: Reported | None = None
         self._thread = threading.Thread(target=self._work, name="updates", daemon=True)
@@ -100,10 +108,19 @@ class Ordering:
         while not self._clock.wait(self._stop, wait_s):
             try:
                 wait_s, trouble = self._fetching.turn(), ""
+                self._offers.turn()
+                self._follow_settings()
             except ShelfwireError as error:
                 if str(error) != trouble:
                     log.error("updates wait: %s [%s]; cure: %s", error, error.code, error.hint)
                 wait_s, trouble = TROUBLE_PAUSE_S, str(error)
+
+    def _follow_settings(self) -> None:
+        """Ask for a reload, once for each change, when other ordered settings are in force than at the start."""
+        text = settle(self._models.journal, self._files)
+        if text != self._settings:
+            self._settings = text
+            self._ask_reload()
 
 
 def reported(models: Models, running: Mapping[str, Any] | None) -> Reported:

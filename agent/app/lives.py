@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from agent.app import Stop
 from agent.config import Config
-from agent.errors import ShelfwireError
+from agent.errors import Rejected, ShelfwireError
 from agent.host.notify import Notifier
 
 log = logging.getLogger(__name__)
@@ -28,10 +28,13 @@ class Lives:
         config: Config,
         stop: Stop,
         notifier: Notifier,
-        read: Callable[[], Config] | None = None,
+        read: Callable[..., Config] | None = None,
         check: Callable[[Config], None] = lambda _: None,
     ) -> None:
-        """Begin with `config`; `read` reads it again, `check` refuses what `read` lets pass. Both raise our errors."""
+        """Begin with `config`; `read` reads it again (with `ordered` settings), `check` refuses what that lets pass.
+
+        Both raise our errors.
+        """
         self.config = config
         self.notifier = notifier
         self.kept = ""
@@ -64,6 +67,14 @@ class Lives:
         log.info("the new configuration is good: it is taken up")
         self._before, self.config, self.kept = self.config, new, ""
         return True
+
+    def try_settings(self, ordered: str) -> Config:
+        """Read the configuration with other ordered settings, and check it. Raises our errors; changes nothing."""
+        if self._read is None:
+            raise Rejected("config", "this process cannot read its configuration again", "start it by its command")
+        new = self._read(ordered=ordered)
+        self._check(new)
+        return new
 
     def run(self, begin: Callable[[], Life]) -> int:
         """Run lives until the stop; gives the exit code. Raises what `begin` raises the first time."""

@@ -75,7 +75,7 @@ class Sync:
         self._thin_at_ns = 0
         self._say_at_ns = 0
         own = random.Random(rng.random())  # noqa: S311 - spreads retries
-        self._ordering = Ordering(config, self._clock, own, lambda: self._report().get("model"), stop.crash)
+        self._ordering = Ordering(config, self._clock, own, lambda: self._report().get("model"), stop, self._lives)
         who = Who(config.device.id, config.device.store, version("shelfwire"), self._boot)
         self._uplink = Uplink(
             who,
@@ -392,7 +392,7 @@ def check_reload(new: Config) -> None:
     options(new, lambda: Will("", b"", 0, ""))
 
 
-def run_sync(config: Config, stop: Stop, read: Callable[[], Config] | None = None) -> int:
+def run_sync(config: Config, stop: Stop, read: Callable[..., Config] | None = None) -> int:
     """Run the sync process; gives its exit code. Raises what a person must mend before it can start.
 
     `read` reads the configuration again, for a reload.

@@ -12,15 +12,18 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from agent import settings
+from agent.app import Stop
 from agent.app.clocks import now_of
 from agent.app.fitting import fits, terms_of
-from agent.app.using import Using, models_of, open_model, threshold_of
+from agent.app.lives import Lives
+from agent.app.using import Using, models_of, open_model, settings_of, threshold_of
 from agent.config import Config
 from agent.core.decide import UNKNOWN
 from agent.core.trial import Tally, total
-from agent.errors import Broken
+from agent.errors import Broken, ShelfwireError
 from agent.host.clock import SystemClock, boot_id
 from agent.host.process import rss_bytes
 from agent.pipeline import Pipeline
@@ -49,13 +52,20 @@ STOP_S = 3.0
 class Updating:
     """The model in use and all that may replace it. Make it first: `using` is what vision begins with."""
 
-    def __init__(self, config: Config, workers: int, clock: SystemClock, crash: Callable[[], None]) -> None:
-        """Put right what the last run left, and open the model that answers. Raises `Broken`, `Rejected`."""
+    def __init__(
+        self, config: Config, workers: int, clock: SystemClock, stop: Stop, lives: Lives,
+        ills: Callable[[], Sequence[str]],
+    ) -> None:  # fmt: skip
+        """Put right what the last run left, and open the model that answers. Raises `Broken`, `Rejected`.
+
+        `ills` lists what is wrong with the device as vision sees it.
+        """
         self._config = config
         self._workers = workers
         self._clock = clock
         self._boot = boot_id()
-        self._crash = crash
+        self._crash = stop.crash
+        self._ills = ills
         self._terms = terms_of(config)
         self._store = models_of(config)
         self._stop = threading.Event()
@@ -74,12 +84,21 @@ class Updating:
         self._pipeline: Pipeline | None = None
         self._shown: Callable[[Classifier], None] = lambda _: None
         self._facts: FactReader | None = None
+        journal, files = self._store.journal, settings_of(config)
+        if config.ordered_trouble:
+            log.error("the ordered settings are left out, they do not fit any more: %s", config.ordered_trouble)
         wake(self._store, self._now().when)
+        settings.begin(journal, files, self._now().when)
+        self._keeping = settings.Keeping(
+            journal, files, self._now, config.ordered, config.ordered_trouble,
+            check=lives.try_settings, ills=self._all_ills, kept=lambda: lives.kept, reload=stop.ask_reload,
+            trial_s=config.update.settings_trial,
+        )  # fmt: skip
         self._proving = Proving(self._store, self, self._terms, self._now, self._stop)
         try:
             self.using = self._first()
         except BaseException:
-            self._proving.close()
+            self._say_goodbye()
             raise
         self._thread = threading.Thread(target=self._run, name="update", daemon=True)
 
@@ -116,10 +135,18 @@ class Updating:
         if self._thread.ident is not None:
             self._thread.join(STOP_S)
         try:
-            self._proving.close()
+            self._say_goodbye()
             self._save()
         except Broken as error:
             log.error("%s [%s]; the next start counts a crash", error, error.code)
+
+    def _say_goodbye(self) -> None:
+        self._proving.close()
+        self._keeping.close()
+
+    def _all_ills(self) -> list[str]:
+        lost = ["not connected to the broker"] if self.connected() is False else []
+        return [*self._ills(), *lost]
 
     def close(self) -> None:
         """Let go of the model: nobody answers any more."""
@@ -132,6 +159,7 @@ class Updating:
             while not self._clock.wait(self._stop, TURN_S):
                 try:
                     self._proving.turn()
+                    self._keeping.turn()
                     trouble = ""
                 except Broken as error:
                     if str(error) != trouble:
@@ -280,6 +308,13 @@ class Updating:
         before, whole, recent = self.tallies()
         told = {"before": before.dump(), "trial": whole.dump(), "recent": recent.dump(), "rss_bytes": rss_bytes()}
         return {"tallies.json": json.dumps(told, indent=1).encode()}
+
+
+def take_settings_back(config: Config, error: ShelfwireError) -> bool:
+    """Go back from ordered settings on trial with which vision cannot start; False when there are none."""
+    when = now_of(SystemClock(), boot_id()).when
+    text = f"{error} [{error.code}]"
+    return settings.go_back(models_of(config).journal, settings_of(config), "update-config", text, when)
 
 
 def _give_memory_back() -> None:

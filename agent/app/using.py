@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from agent.config import Config, nearest
+from agent.config import ORDERED, Config, nearest
 from agent.core.alerting import Rule
 from agent.core.decide import UNKNOWN
 from agent.drafts import Policy
 from agent.errors import Broken, Rejected
 from agent.store.models import Models, key_of
+from agent.store.settings import SettingsFiles
 from models import Bundle, BundleError, Classifier, resolve
 
 
@@ -82,6 +83,11 @@ def make_rules(config: Config, labels: Iterable[str]) -> tuple[Rule, ...]:
 def models_of(config: Config) -> Models:
     """Give the device's store of models."""
     return Models(config.device.state_dir / "models", config.update.keep_free)
+
+
+def settings_of(config: Config) -> SettingsFiles:
+    """Give the place of the ordered settings."""
+    return SettingsFiles((config.device.state_dir / ORDERED).parent)
 
 
 def bundle_in_use(config: Config) -> Bundle:

@@ -17,7 +17,7 @@ from typing import Any
 from agent.app import Stop
 from agent.app.lives import Lives
 from agent.app.local import LocalSide, open_local
-from agent.app.updating import Updating
+from agent.app.updating import Updating, take_settings_back
 from agent.app.using import bundle_in_use, make_rules, open_classifier
 from agent.camera.encode import lower_priority, to_jpeg
 from agent.camera.health import CameraState
@@ -34,7 +34,7 @@ from agent.core.decide import Conclusion
 from agent.core.placement import NOT_ALLOWED
 from agent.core.pulse import Pulse, vision_sentence
 from agent.core.records import moment
-from agent.errors import Rejected
+from agent.errors import Rejected, ShelfwireError
 from agent.host.clock import SystemClock, boot_id
 from agent.host.metrics import Metrics, Sample
 from agent.host.notify import Notifier
@@ -127,7 +127,7 @@ class Vision:
         workers = workers_for(config)
         share_cores(workers)
         try:
-            self._updating = Updating(config, workers, self._clock, stop.crash)
+            self._updating = Updating(config, workers, self._clock, stop, self._lives, self._ills)
         except BaseException:
             self._writer.close()
             raise
@@ -274,6 +274,12 @@ class Vision:
         self._showing.saw(frame, answer, conclusion, total_ms)
         if self._local is not None:
             self._local.looking.saw(frame, answer, conclusion, total_ms)
+
+    def _ills(self) -> list[str]:
+        """List what is wrong now, for settings on trial."""
+        states = [reader.state() for reader in self._readers]
+        ills = [f"camera {s.name}: {s.code or s.phase}" for s in states if s.phase in ("opening", "failed", "stalled")]
+        return ills if ills or self._pipeline.progress else ["no frame was answered yet"]
 
     @property
     def _model(self) -> Mapping[str, Any]:
@@ -428,7 +434,7 @@ class Vision:
 
 
 def run_vision(
-    config: Config, stop: Stop, read: Callable[[], Config] | None = None, *, exit_when_done: bool = False
+    config: Config, stop: Stop, read: Callable[..., Config] | None = None, *, exit_when_done: bool = False
 ) -> int:
     """Run the vision process; gives its exit code. Raises what a person must mend before it can start.
 
@@ -436,4 +442,14 @@ def run_vision(
     """
     lives = Lives(config, stop, Notifier.from_environment(), read, lambda new: check_reload(new, lives.config))
     lives.notifier.status("checking the model")
-    return lives.run(lambda: partial(Vision(lives.config, stop, lives).run, exit_when_done=exit_when_done))
+
+    def begin() -> Callable[[], bool]:
+        return partial(Vision(lives.config, stop, lives).run, exit_when_done=exit_when_done)
+
+    try:
+        return lives.run(begin)
+    except ShelfwireError as error:
+        if read is None or not take_settings_back(config, error):
+            raise
+        lives.config = read()
+        return lives.run(begin)

@@ -39,9 +39,9 @@ def add_logging(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="log one JSON object per line")
 
 
-def load_config(options: argparse.Namespace) -> Config:
-    """Load the configuration that the options name."""
-    return config.load(options.config)
+def load_config(options: argparse.Namespace, ordered: str | None = None) -> Config:
+    """Load the configuration that the options name, with other ordered settings than those in force if given."""
+    return config.load(options.config, ordered=ordered)
 
 
 class _JsonLines(logging.Formatter):

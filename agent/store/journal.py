@@ -57,9 +57,12 @@ class Journal:
     def write(self, entry: Entry, *, raise_floor: bool = False) -> None:
         """Keep an update as it stands, safe against a power cut when this returns.
 
-        With `raise_floor` its release is the least from then on, in the same write: nothing older is taken.
+        With `raise_floor` its release is the least from then on, in the same write: nothing older is taken. Of settings
+        the revision is what is in force.
         """
         changes: dict[str, object] = {entry.what: entry}
+        if raise_floor and entry.what == "config":
+            changes["config_revision"] = entry.revision
         if raise_floor and entry.model is not None:
             name, release = entry.model.name, entry.model.release
             floors = self._page().floors
@@ -80,10 +83,6 @@ class Journal:
     def config_revision(self) -> int:
         """The revision of the ordered settings in force; 0 is none."""
         return self._page().config_revision
-
-    def keep_config_revision(self, revision: int) -> None:
-        """Keep that revision."""
-        self._keep({"config_revision": revision})
 
     def floor(self, name: str) -> int:
         """Give the highest release of that model that this device has kept; 0 for none."""

@@ -137,3 +137,26 @@ def test_a_stop_in_a_trial_counts_no_crash_and_two_crashes_bring_the_model_befor
     with device.running():
         assert device.over(1).code == "update-crashed"
         wait_for("the one before", lambda: device.report()["model"]["release"] == 1)
+
+
+def test_ordered_settings_are_taken_up_in_place_and_kept(device: Device) -> None:
+    device.config.write_text(device.config.read_text().replace("[update]", '[update]\nsettings_trial = "1 s"'))
+    with device.running() as process:
+        wait_for("the first answers", device.report)
+        device.bring_settings("[decide]\nconfirm_frames = 7\n", 1)
+        wait_for("them to be kept", lambda: device.settings().state == "committed")
+        wait_for("answers in the new life", lambda: not device.report()["stopped"])
+        assert process.poll() is None
+        assert device.report()["pid"] == process.pid
+    assert (device.state / "settings" / "ordered.toml").exists()
+    assert device.models.journal.config_revision == 1
+    _books(device)
+
+
+def test_settings_with_an_alert_for_no_label_are_refused_by_vision(device: Device) -> None:
+    with device.running():
+        wait_for("the first answers", device.report)
+        device.bring_settings('[[alert]]\nname = "a"\nlabel = "purple"\n', 1)
+        wait_for("their end", lambda: device.settings().over)
+        assert (device.settings().state, device.settings().code) == ("rejected", "update-config")
+        assert "purple" in device.settings().text

@@ -21,7 +21,7 @@ from agent.host.clock import SystemClock, boot_id
 from agent.store.models import Models
 from models import Bundle
 from models.bundle import MANIFEST
-from wire.orders import Desired, ModelOrder
+from wire.orders import ConfigOrder, Desired, ModelOrder
 
 PATIENCE_S = 60.0
 DEVICE = "shop-1"
@@ -90,6 +90,18 @@ class Device:
             verified = begin(order, "model", now()).step("fetch", now())
             done = {"bundle": ref.digest[:16], "former": self.models.links()}
             self.models.journal.write(verified.step("verify", now(), **done))
+
+    def bring_settings(self, text: str, revision: int) -> None:
+        """Do what sync does with ordered settings that it found valid."""
+        order = Desired(revision=revision, ordered_at=datetime.now(UTC), config=ConfigOrder(text=text))
+        self.models.journal.keep_newest(order)
+        with self.models.journal.turn():
+            self.models.journal.write(begin(order, "config", now()).step("verify", now()))
+
+    def settings(self) -> Entry:
+        entry = self.models.journal.read("config")
+        assert entry is not None
+        return entry
 
     def entry(self) -> Entry:
         entry = self.models.journal.read("model")
