@@ -217,7 +217,7 @@ class House(Protocol):
         ...
 
     def connected(self) -> bool | None:
-        """Whether the device is connected to its broker; None where it has none."""
+        """Whether the device is connected to its broker; None where it has none, or the line is away."""
         ...
 
     def said(self) -> dict[str, bytes]:

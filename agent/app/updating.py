@@ -22,6 +22,7 @@ from agent.app.lives import Lives
 from agent.app.using import Using, models_of, open_model, settings_of, threshold_of
 from agent.config import Config
 from agent.core.decide import UNKNOWN
+from agent.core.pulse import OUTSIDE_CODES
 from agent.core.trial import Tally, total
 from agent.errors import Broken, ShelfwireError
 from agent.host.clock import SystemClock, boot_id
@@ -47,6 +48,9 @@ SLICE_S = 10.0
 SLICES = 6
 """The trial's last minute is kept in slices."""
 STOP_S = 3.0
+CONNECTED, NO_BROKER = "broker ok", ""
+OUTSIDE = frozenset({NO_BROKER, *(f"broker {code}" for code in OUTSIDE_CODES)})
+"""What is said of the link where something else than this device keeps it from its broker."""
 
 
 class Updating:
@@ -145,8 +149,9 @@ class Updating:
         self._keeping.close()
 
     def _all_ills(self) -> list[str]:
-        lost = ["not connected to the broker"] if self.connected() is False else []
-        return [*self._ills(), *lost]
+        """List what is wrong for settings on trial: with them the broker's address may be what is wrong."""
+        link = self._link()
+        return [*self._ills(), *([] if link in (CONNECTED, NO_BROKER) else [link])]
 
     def close(self) -> None:
         """Let go of the model: nobody answers any more."""
@@ -298,10 +303,14 @@ class Updating:
             return self._history.total(), whole, total(self._slices)
 
     def connected(self) -> bool | None:
-        """See `House`."""
+        """See `House`. Where the line or the broker is away nobody can say, and no model is to blame."""
+        link = self._link()
+        return None if link in OUTSIDE else link == CONNECTED
+
+    def _link(self) -> str:
         if self._config.cloud.broker is None or self._facts is None:
-            return None
-        return self._facts.link_words() == "broker ok"
+            return NO_BROKER
+        return self._facts.link_words()
 
     def said(self) -> dict[str, bytes]:
         """See `House`."""

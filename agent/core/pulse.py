@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+OUTSIDE_CODES = ("broker-dns", "broker-refused", "broker-unreachable", "broker-busy", "broker-quota")
+"""Codes of a link that is down for the network's or the broker's sake."""
+
 
 class Pulse:
     """Tells whether the frame loop has moved: the watchdog is petted for that and for nothing else."""
