@@ -194,7 +194,7 @@ def _plan(desk: Desk, options: argparse.Namespace) -> Said:
     bundle, rules = _bundle(desk, options.name, options.release), rules_of(options)
     name = check_id(options.id or f"{bundle.name}-{bundle.release}")
     planned = desk.rollouts.planned(name, rules)
-    return _say_plan(desk, name, f"{bundle.name} {bundle.version} (release {bundle.release})", rules, planned)
+    return _say_plan(desk, name, f"{bundle.name} {bundle.version}, release {bundle.release}", rules, planned)
 
 
 def _say_plan(desk: Desk, name: str, title: str, rules: Rules, planned: Sequence[Any]) -> Said:
@@ -236,7 +236,7 @@ def _rules_text(rules: Rules) -> str:
 def _start(desk: Desk, options: argparse.Namespace) -> Said:
     bundle, rules = _bundle(desk, options.name, options.release), rules_of(options)
     name = check_id(options.id or f"{bundle.name}-{bundle.release}")
-    return _begin(desk, name, f"{bundle.name} {bundle.version} (release {bundle.release})", _order(bundle), rules)
+    return _begin(desk, name, f"{bundle.name} {bundle.version}, release {bundle.release}", _order(bundle), rules)
 
 
 def _begin(desk: Desk, name: str, title: str, target: Target, rules: Rules, **more: Any) -> Said:
@@ -362,7 +362,7 @@ def _revert(desk: Desk, options: argparse.Namespace) -> Said:
     bundle = _higher(desk, one, options.release, _former(parts))
     name = check_id(f"{one.id}-revert-{bundle.release}")
     rules = replace(one.chosen, batches=(parse_batch("all"),), soak_s=0.0)
-    title = f"{bundle.name} {bundle.version} (release {bundle.release})"
+    title = f"{bundle.name} {bundle.version}, release {bundle.release}"
     return _begin(desk, name, title, _order(bundle), rules, reverts=one.id, only=[part.device for part in parts])
 
 

@@ -128,7 +128,8 @@ WHERE p.device = %(device)s ORDER BY r.made_at DESC LIMIT %(limit)s
 
 -- name: device
 SELECT m.device, m.store, m.state, m.seen_at, m.agent, m.status, s.body AS reported, s.received_at AS reported_at,
-       g.revision, g.body AS desired
+       g.revision, g.body AS desired,
+       ARRAY(SELECT label FROM fleet_label l WHERE l.device = m.device ORDER BY label) AS labels
 FROM (SELECT coalesce(f.device, d.device) AS device, coalesce(f.store, nullif(d.store, ''), '') AS store, d.state,
              d.seen_at, d.agent, d.status
       FROM fleet_device f FULL JOIN device d ON d.device = f.device

@@ -107,6 +107,7 @@ class DeviceRow:
     reported_at: datetime | None
     revision: int | None
     desired: dict[str, Any] | None
+    labels: list[str]
 
 
 def read_rules(kept: Mapping[str, Any]) -> Rules:

@@ -48,7 +48,7 @@ def span(seconds: float) -> str:
 
 def model_text(model: Mapping[str, Any] | None) -> str:
     """Name a model as people do."""
-    return "no model that is known" if not model else f"{model['name']} {model['version']} (release {model['release']})"
+    return "no model that is known" if not model else f"{model['name']} {model['version']}, release {model['release']}"
 
 
 def why(device: DeviceRow, history: Sequence[Mapping[str, Any]], now: datetime) -> str:

@@ -14,10 +14,11 @@ from cloud.jobs.rows import Jobs
 from cloud.objects import Objects
 from cloud.repository.folder import RepositoryFolder
 from cloud.repository.resigning import RepositoryMetrics
+from cloud.rollout.rows import Rollouts
 from cloud.shards.intake import Intake
 from cloud.store.modes import ModesReader
 from cloud.store.read import Reader
-from cloud.web import api, frames, jobs, live, modes, pages, problems, report, repository, shapes, shards, stream
+from cloud.web import api, fleet, frames, jobs, live, modes, pages, problems, report, repository, shapes, shards, stream
 from cloud.web.guard import Guard
 from cloud.web.hub import Hub
 from cloud.web.metrics import Fleet
@@ -81,6 +82,7 @@ def create_app(
     app.state.allowed_callbacks = Allowed.from_environment()
     app.state.shards = None if objects is None else Intake(reader.pool, objects, now)
     app.state.repository = models
+    app.state.rollouts = Rollouts(reader.pool)
     app.state.batch = report.Views(reader, objects)
     problems.install(app, pages.not_found_page)
     app.include_router(api.router)
@@ -96,6 +98,8 @@ def create_app(
     app.include_router(modes.router)
     app.include_router(repository.router, prefix=live.API)
     app.include_router(repository.files_router)
+    app.include_router(fleet.router, prefix=live.API)
+    app.include_router(fleet.page_router)
     app.include_router(report.router, prefix=live.API)
     app.include_router(report.page_router)
     app.include_router(pages.router)

@@ -116,7 +116,7 @@ def refuse_foreign_pages(request: Request) -> None:
             HTTPStatus.FORBIDDEN,
             "foreign-page",
             "a page of another site asked for this",
-            "use the Jobs page of this server, or a program without the headers Origin and Sec-Fetch-Site",
+            "use the pages of this server, or a program without the headers Origin and Sec-Fetch-Site",
         )
 
 
