@@ -454,6 +454,8 @@ class Delivery(RuleBasedStateMachine):
         self.produced: set[Key] = set()
         self.cloud: Counter[Key] = Counter()
         self.on_the_way: list[Lease] = []
+        self.arrived: list[Lease] = []
+        """Lost, or with a receipt that may be lost: they run out, as all that nobody confirms."""
         self.receipts: list[tuple[str, list[Key], dict[Key, str]]] = []
         self.poison: set[int] = set()
 
@@ -476,6 +478,7 @@ class Delivery(RuleBasedStateMachine):
         lease = data.draw(st.sampled_from(self.on_the_way))
         if not twice:
             self.on_the_way.remove(lease)
+            self.arrived.append(lease)
         if lose:
             return
         refused = {key: "bad-record" for key in keys_of(lease) if key[1] in self.poison}
@@ -492,10 +495,11 @@ class Delivery(RuleBasedStateMachine):
         token, good, refused = item
         self.both.sender.settle(token, spans(good[: len(good) // 2] if part else good), refused, self.now_ns + 3)
 
-    @precondition(lambda self: self.on_the_way)
+    @precondition(lambda self: self.on_the_way or self.arrived)
     @rule(data=st.data())
     def run_out(self, data: st.DataObject) -> None:
-        self.both.sender.give_back(data.draw(st.sampled_from(self.on_the_way)).token, self.now_ns + 5)
+        lease = data.draw(st.sampled_from(self.on_the_way + self.arrived))
+        self.both.sender.give_back(lease.token, self.now_ns + 5)
 
     @rule(n=st.integers(1, 4), lane=st.sampled_from(FRAME_LANES), poison=st.booleans(), ns=st.integers(1, 20))
     def put_frames(self, n: int, lane: Lane, poison: bool, ns: int) -> None:
@@ -595,6 +599,8 @@ class Delivery(RuleBasedStateMachine):
             return
         mender = self.mender()
         mender.retry(mender.dead())
+        for lease in self.arrived:
+            self.both.sender.give_back(lease.token, self.now_ns)
         for _ in range(40):
             self.now_ns += 10
             self.take_up()
