@@ -20,6 +20,7 @@ from cloud.errors import Rejected
 
 SAY_EVERY_S = 5.0
 NIGHT_AFTER_S = 20.0
+MOST_DEVICES = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--night", action="store_true", help="close the day now and have the batch score it: after "
                         f"{NIGHT_AFTER_S:.0f} s, or at the end with --seconds")  # fmt: skip
-    parser.add_argument("--tls", action="store_true", help="TLS everywhere, and a device that is enrolled by a code")
+    parser.add_argument("--tls", action="store_true", help="TLS everywhere, and devices that are enrolled by codes")
+    parser.add_argument(
+        "--devices", type=int, default=1, metavar="N", help="so many devices, and models to roll out to them (1)"
+    )
     parser.add_argument("--port", type=int, metavar="PORT", help="port of the page (8000, or a free one)")
     parser.add_argument("--seconds", type=float, metavar="S", help="end after this time, and count")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep everything in this folder and go on there")
@@ -47,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     stop.listen()
     folder = options.keep or Path(tempfile.mkdtemp(prefix="shelfwire-demo-"))
     sights = Sights(options.frames, tuple(options.camera), options.rate, options.overload)
-    demo = Demo(Options(folder, options.port, sights, options.tls))
+    demo = Demo(Options(folder, options.port, sights, options.tls, options.devices))
     counted = None
     try:
         demo.start(_say)
@@ -63,7 +67,8 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(counted))
     else:
         _print_counts(counted)
-    lost = counted["results_committed"] - counted["results_in_cloud"] + counted["unanswered"]
+    books = [counted, *counted.get("others", {}).values()]
+    lost = sum(book["results_committed"] - book["results_in_cloud"] for book in books) + counted["unanswered"]
     return 0 if options.keep is not None or lost == 0 else 1
 
 
@@ -79,6 +84,8 @@ def _check(options: argparse.Namespace) -> None:
             raise Rejected("demo-sources", "--overload chooses cameras and rate itself", "leave the others out")
         if not 0.1 <= options.overload <= 10:
             raise Rejected("demo-overload", "--overload must lie between 0.1 and 10", "for example --overload 4")
+    if not 1 <= options.devices <= MOST_DEVICES:
+        raise Rejected("demo-devices", f"--devices must lie between 1 and {MOST_DEVICES}", "for example --devices 3")
     if options.rate is not None and not 0 < options.rate <= 120:
         raise Rejected("demo-rate", "--rate must lie between 0 and 120", "for example --rate 5")
 

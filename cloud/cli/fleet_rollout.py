@@ -209,11 +209,11 @@ def _say_plan(desk: Desk, name: str, title: str, rules: Rules, planned: Sequence
             for s in stages
         ],
     }  # fmt: skip
-    lines = [f"{name}: {title} for {len(planned)} devices; nothing has moved yet.", ""]
+    lines = [f"{name}: {title} for {_devices(len(planned))}; nothing has moved yet.", ""]
     for stage in stages:
         away = sum(one.member.device not in online for one in stage.devices)
         lines.append(
-            f"batch {stage.number + 1} ({rules.batches[stage.number]}), {len(stage.devices)} devices"
+            f"batch {stage.number + 1} ({rules.batches[stage.number]}), {_devices(len(stage.devices))}"
             f"{f', {away} offline now' if away else ''}: from {words.clock(desk.now, stage.begins_s)} UTC"
         )
         shown = [f"{one.member.device} ({one.member.store or 'no shop'})" for one in stage.devices[:SHOWN]]
@@ -221,6 +221,10 @@ def _say_plan(desk: Desk, name: str, title: str, rules: Rules, planned: Sequence
         lines.append(f"    {', '.join(shown)}{f' and {more} more (--json has all)' if more else ''}")
     lines += ["", _rules_text(rules)]
     return said, "\n".join(lines)
+
+
+def _devices(n: int) -> str:
+    return f"{n} device{'' if n == 1 else 's'}"
 
 
 def _rules_text(rules: Rules) -> str:
@@ -242,7 +246,7 @@ def _start(desk: Desk, options: argparse.Namespace) -> Said:
 def _begin(desk: Desk, name: str, title: str, target: Target, rules: Rules, **more: Any) -> Said:
     planned = desk.rollouts.begin(name, title, target, rules, desk.who, desk.now, **more)
     text = (
-        f"{name} has started: {title} for {len(planned)} devices in {len(rules.batches)} batches.\n"
+        f"{name} has started: {title} for {_devices(len(planned))}.\n"
         f"The conductor of `shelfwire-cloud serve --broker` moves it on. Follow it with:\n\n"
         f"    shelfwire-cloud fleet rollout watch {name}"
     )

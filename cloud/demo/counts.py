@@ -14,6 +14,21 @@ def shares(frames: Mapping[str, int] | None) -> str:
     return f"; of {frames['captured']:,} frames: {', '.join(parts)}"
 
 
+def of_one(summary: Mapping[str, Any], device: str, others: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Take the counts of one device out of the cloud's summary, and compare those of the others with their own books.
+
+    `others` are their statuses by name.
+    """
+    if not others:
+        return dict(summary)
+    told = {row["device"]: row for row in summary["devices"]}
+    books = {
+        name: {"results_committed": status["results"]["produced"], "results_in_cloud": told[name]["results"]}
+        for name, status in others.items()
+    }
+    return {**summary, "total": told[device], "others": books}
+
+
 def report(
     status: Mapping[str, Any], summary: Mapping[str, Any], scored: Mapping[str, Any] | None, peak_rss_bytes: int
 ) -> dict[str, Any]:
@@ -56,4 +71,5 @@ def report(
         "runtime": status["vision"].get("runtime"),
         "model": status["vision"].get("model"),
         "batch": scored,
+        **({"others": summary["others"]} if "others" in summary else {}),
     }

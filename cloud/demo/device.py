@@ -1,4 +1,4 @@
-"""The configuration of the demo's device: what its cameras show, and what it may hand to the cloud."""
+"""The configuration of the demo's devices: what their cameras show, and what they may hand to the cloud."""
 
 import json
 import math
@@ -15,6 +15,8 @@ SHELVES = (("fruit-1", 3), ("fruit-2", 11), ("vegetables-1", 23), ("vegetables-2
 RATE_FPS = 5.0
 PICTURES_FPS = 2.0
 """Pictures of a folder have nothing to do with each other: slow enough to look at."""
+SMALL_FPS = 3.0
+"""Of the one camera of each further device: all devices share the machine's cores."""
 MOST_FPS = 100.0
 """Of one camera under overload."""
 SMALL = "width=320&height=180&loop=16"
@@ -66,7 +68,8 @@ def _camera(name: str, url: str, rate_fps: float, **more: object) -> Camera:
 class Places:
     """Where the device finds its folder, the broker and the cloud. `enrolled`: it knows the latter already.
 
-    `local_port` is of its own page; 0: it has none.
+    `local_port` is of its own page; 0: it has none. `number` counts the devices from 1. `root_file` is whom it trusts
+    for models, where enrolment does not say so; with `updates` a model is judged within a minute or two.
     """
 
     folder: Path
@@ -75,20 +78,62 @@ class Places:
     api: str
     enrolled: bool = False
     local_port: int = 0
+    number: int = 1
+    root_file: Path | None = None
+    updates: bool = False
+
+    @property
+    def suffix(self) -> str:
+        """What the names of a further device's files end in."""
+        return "" if self.number == 1 else f"-{self.number}"
 
     def device(self) -> dict[str, Any]:
         """The section of the device itself."""
-        own = {} if self.enrolled else {"id": DEVICE, "store": STORE}
-        return {**own, "state_dir": str(self.folder / "device"), "runtime_dir": str(self.folder / "run")}
+        own = {} if self.enrolled else {"id": name_of(self.number), "store": store_of(self.number)}
+        state, runtime = self.folder / f"device{self.suffix}", self.folder / f"run{self.suffix}"
+        return {**own, "state_dir": str(state), "runtime_dir": str(runtime)}
 
     def cloud(self) -> dict[str, Any]:
         """The section of the way to the cloud."""
         if self.enrolled:
             return {"receipt_timeout": "10 s"}
         return {
-            "broker": f"mqtt://127.0.0.1:{self.broker_port}", "username": DEVICE,
+            "broker": f"mqtt://127.0.0.1:{self.broker_port}", "username": name_of(self.number),
             "password_file": str(self.password_file), "receipt_timeout": "10 s", "api": self.api,
         }  # fmt: skip
+
+    def update(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """The section of models, with times that a person who looks on can wait for; none where nothing is offered."""
+        if not self.updates:
+            return []
+        trust = {} if self.root_file is None or self.enrolled else {"root_file": str(self.root_file)}
+        times = {"shadow_frames": 20, "shadow_every": "200 ms", "trial": "20 s", "trial_frames": 20}
+        return [("[update]", {**trust, **times})]
+
+
+def name_of(number: int) -> str:
+    """Name the device with this number, counted from 1."""
+    return DEVICE if number == 1 else f"{DEVICE}-{number}"
+
+
+def store_of(number: int) -> str:
+    """Name its shop: two devices stand in each."""
+    shop = (number + 1) // 2
+    return STORE if shop == 1 else f"{STORE} {shop}"
+
+
+def small_configuration(places: Places) -> str:
+    """Write the configuration of a further device: one slow camera, and nothing leaves it but answers."""
+    url = f"synthetic:{100 + places.number}"
+    sections: list[tuple[str, Mapping[str, Any]]] = [
+        ("[device]", places.device()),
+        ("[cloud]", places.cloud()),
+        ("[[camera]]", {"name": "shelf", "url": url, "rate_fps": SMALL_FPS}),
+        ("[privacy]", {"pictures": "thumbnails", "thumbnail_interval": "1 s"}),
+        ("[local]", {"port": 0}),
+        *places.update(),
+    ]
+    return "\n".join(_lines(sections))
 
 
 def configuration(sights: Sights, places: Places) -> str:
@@ -107,6 +152,7 @@ def configuration(sights: Sights, places: Places) -> str:
         ("[batch]", {"keep_every": "10 s"}),
         ("[[alert]]", {"name": "bananas-seen", "label": "Banana", "score": 0.5, "dwell": "2 s"}),
         ("[[alert]]", {"name": "nothing-recognised", "label": "unknown", "dwell": "5 s"}),
+        *places.update(),
     ]  # fmt: skip
     return "\n".join(_lines(sections))
 

@@ -19,9 +19,9 @@ from typing import Any
 import requests
 
 from cloud.broker import CLOUD, Broker
-from cloud.demo import capacity, counts
+from cloud.demo import capacity, counts, models
 from cloud.demo.child import LOOK_EVERY_S, Child, children_of, rss_bytes
-from cloud.demo.device import DEVICE, STORE, Places, Sights, configuration
+from cloud.demo.device import DEVICE, Places, Sights, configuration, name_of, small_configuration, store_of
 from cloud.errors import Broken, Rejected
 from cloud.fleet import Authority
 from cloud.fleet.broker_config import tls_of
@@ -50,11 +50,13 @@ class Options:
     port: int | None = None
     sights: Sights = field(default_factory=Sights)
     tls: bool = False
-    """Broker and API with TLS, and a device that is enrolled by a code, as in a shop."""
+    """Broker and API with TLS, and devices that are enrolled by codes, as in a shop."""
+    devices: int = 1
+    """From two on there is a repository of models too, to roll a model out to them."""
 
 
 class Demo:
-    """Broker, function host, cloud, worker and one device."""
+    """Broker, function host, cloud, worker, one device with four cameras, and further small ones."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -68,6 +70,8 @@ class Demo:
         self._local_port = free_port()
         self._cloud: list[Child] = []
         self._device: Child | None = None
+        self._others: list[Child] = []
+        self._root: Path | None = None
         self._peak_rss_bytes = 0
 
     @property
@@ -75,10 +79,14 @@ class Demo:
         """Where the page is."""
         return f"http://127.0.0.1:{self._port}/"
 
+    @property
+    def _numbers(self) -> range:
+        return range(1, self._options.devices + 1)
+
     def _make_broker(self) -> Broker:
         folder = self._folder / "broker"
         if not self._options.tls:
-            return Broker(folder, [DEVICE])
+            return Broker(folder, [name_of(number) for number in self._numbers])
         authority = Authority.in_data(self._folder / "cloud")
         return Broker(folder, tls=tls_of(authority, HOSTS, (), datetime.now(UTC)))
 
@@ -88,13 +96,19 @@ class Demo:
         """Start everything; returns when the page answers. Raises with the cure when something does not start."""
         say("starting the broker")
         self.broker.start()
+        if self._options.devices > 1:
+            say("signing two models for the repository")
+            self._root = models.prepare(self._folder, self._run_json)
         say("starting the cloud: PostgreSQL, ingest, web, function host, worker")
         self._start_cloud()
-        if self._options.tls:
-            self._enrol(say)
-        say("starting the device: vision and sync")
+        self._write_configurations()
+        for number in self._numbers if self._options.tls else ():
+            self._enrol(number, say)
+        say(f"starting {'the device' if self._options.devices == 1 else 'the devices'}: vision and sync")
         self._device = self._make_device(say)
-        self._device.start()
+        self._others = [self._device_child(number) for number in self._numbers[1:]]
+        for child in (self._device, *self._others):
+            child.start()
         say("waiting for the first answer")
         self._wait_for_answer()
 
@@ -127,15 +141,15 @@ class Demo:
             "--device-broker", f"mqtts://127.0.0.1:{self.broker.port}", "--broker-folder", str(self._folder / "broker"),
         ]  # fmt: skip
 
-    def _enrol(self, say: Callable[[str], None]) -> None:
-        """Enrol the device as a technician does: a code from the cloud, typed on the device."""
-        self._write_configuration(self._options.sights)
-        if (self._folder / "device" / "identity" / "enrolled.toml").exists():
+    def _enrol(self, number: int, say: Callable[[str], None]) -> None:
+        """Enrol a device as a technician does: a code from the cloud, typed on the device."""
+        if (self._folder / f"{self._config_of(number).stem}" / "identity" / "enrolled.toml").exists():
             return  # the demo goes on in a folder of before
-        say("enrolling the device by a one-time code")
-        words = ("fleet", "device", "add", DEVICE, "--store", STORE, "--replace")
+        say(f"enrolling {name_of(number)} by a one-time code")
+        words = ("fleet", "device", "add", name_of(number), "--store", store_of(number), "--replace")
         given = self._run_json("cloud", *words, "--data", str(self._folder / "cloud"), "--json", timeout_s=START_S)
-        told = self._agent("enroll", given["url"], "--code", given["code"], "--no-restart", timeout_s=START_S)
+        enrol = ("enroll", given["url"], "--code", given["code"], "--no-restart")
+        told = self._agent(*enrol, timeout_s=START_S, config=self._config_of(number))
         for step in told["steps"]:
             say(f"  {step['step']:<12} {step['text']}")
         if not told["heard"]:
@@ -156,14 +170,32 @@ class Demo:
             say(f"one core answers {fps:.0f} frames/s; the cameras give {sights.overload:g} times as many")
             sights = sights.with_capacity(fps)
         self._write_configuration(sights)
-        device = self._child("device", "agent", "run", "--config", str(self._config), "--drain", str(int(DRAIN_S)))
+        device = self._device_child(1)
         device.cores = cores
         return device
 
+    def _device_child(self, number: int) -> Child:
+        config = self._config_of(number)
+        return self._child(config.stem, "agent", "run", "--config", str(config), "--drain", str(int(DRAIN_S)))
+
+    def _config_of(self, number: int) -> Path:
+        return self._config if number == 1 else self._config.with_stem(f"device-{number}")
+
+    def _places(self, number: int) -> Places:
+        password_file, api = self.broker.password_file(name_of(number)), f"http://127.0.0.1:{self._port}"
+        local_port = self._local_port if number == 1 else 0
+        return Places(
+            self._folder, self.broker.port, password_file, api, self._options.tls, local_port, number, self._root,
+            updates=self._options.devices > 1,
+        )  # fmt: skip
+
     def _write_configuration(self, sights: Sights) -> None:
-        password_file, api = self.broker.password_file(DEVICE), f"http://127.0.0.1:{self._port}"
-        places = Places(self._folder, self.broker.port, password_file, api, self._options.tls, self._local_port)
-        self._config.write_text(configuration(sights, places), encoding="utf-8")
+        self._config.write_text(configuration(sights, self._places(1)), encoding="utf-8")
+
+    def _write_configurations(self) -> None:
+        self._write_configuration(self._options.sights)
+        for number in self._numbers[1:]:
+            self._config_of(number).write_text(small_configuration(self._places(number)), encoding="utf-8")
 
     def _wait_for_page(self, serve: Child) -> None:
         deadline_s = time.monotonic() + START_S
@@ -200,6 +232,9 @@ class Demo:
         if self._device is not None:
             self._refuse_to_repeat(self._device)
             self._device.look_after()
+        for other in self._others:
+            self._refuse_to_repeat(other)
+            other.look_after()
         self._peak_rss_bytes = max(self._peak_rss_bytes, self._device_rss_bytes())
 
     def _refuse_to_repeat(self, device: Child) -> None:
@@ -260,7 +295,10 @@ class Demo:
         if self._device is None:
             raise Rejected("demo-not-started", "the device was never started", "start the demo again")
         say("stopping the cameras and waiting until the cloud has everything")
-        self._device.stop(DRAIN_S + 30, self._look_after_cloud)
+        for child in (self._device, *self._others):
+            child.stop(DRAIN_S + 30, self._look_after_cloud)
+        others = {name_of(n): self._agent("status", config=self._config_of(n)) for n in self._numbers[1:]}
+        self._others = []
         # Sync goes on alone: vision is dead, and what is on its way still arrives.
         self._device = self._child("sync", "agent", "sync", "--config", str(self._config))
         self._device.start()
@@ -271,7 +309,7 @@ class Demo:
         self._device.stop(20, self._look_after_cloud)
         window = {"window_s": 86_400, "same_clock": True}
         summary = requests.get(f"{self.url}api/v1/summary", params=window, timeout=30).json()
-        return counts.report(self.status(), summary, scored, self._peak_rss_bytes)
+        return counts.report(self.status(), counts.of_one(summary, DEVICE, others), scored, self._peak_rss_bytes)
 
     def _all_answered(self) -> bool:
         status = self.status()
@@ -291,8 +329,8 @@ class Demo:
         """What the device itself says."""
         return self._agent("status")
 
-    def _agent(self, *words: str, timeout_s: float = 30) -> dict[str, Any]:
-        return self._run_json("agent", *words, "--json", "--config", str(self._config), timeout_s=timeout_s)
+    def _agent(self, *words: str, timeout_s: float = 30, config: Path | None = None) -> dict[str, Any]:
+        return self._run_json("agent", *words, "--json", "--config", str(config or self._config), timeout_s=timeout_s)
 
     def _run_json(self, package: str, *words: str, timeout_s: float) -> dict[str, Any]:
         command = [sys.executable, "-m", f"{package}.cli", *words]
@@ -308,13 +346,19 @@ class Demo:
 
     def stop(self) -> None:
         """Stop everything, the device first and the broker last."""
-        for child in (self._device, *reversed(self._cloud)):
+        for child in (self._device, *self._others, *reversed(self._cloud)):
             if child is not None:
                 child.stop(20)
         self.broker.stop()
 
     def addresses(self) -> dict[str, str]:
         """Where everything is, for a person who wants to look behind the page."""
+        data = f"--data {self._folder / 'cloud'}"
+        rollout = {
+            "fleet": f"{self.url}fleet",
+            "rollout": f"shelfwire-cloud fleet rollout start produce --batch 1 --batch all --soak 10s {data}",
+            "abort": f"shelfwire-cloud fleet rollout abort produce-2 {data}",
+        }  # fmt: skip
         return {
             "page": self.url,
             "jobs": f"{self.url}jobs",
@@ -327,6 +371,7 @@ class Demo:
             "local": f"http://127.0.0.1:{self._local_port}/   (the device's own page and API)",
             "device": f"shelfwire-agent status --config {self._config}",
             "submit": f"shelfwire-agent submit PICTURE --wait --config {self._config}",
+            **(rollout if self._options.devices > 1 else {}),
             "logs": f"{self._folder}/*.log",
         }
 

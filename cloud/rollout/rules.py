@@ -240,7 +240,8 @@ def _go_on(standing: Standing, parts: list[Doing], rules: Rules, now: datetime, 
         left_s = rules.soak_s - (now - good_since).total_seconds()
         if left_s > 0:
             standing = Standing("running", standing.batch, good_since)
-            reason = f"batch {standing.batch + 1} soaks for another {math.ceil(left_s)} s"
+            until = good_since + timedelta(seconds=rules.soak_s)
+            reason = f"batch {standing.batch + 1} soaks until {until:%Y-%m-%d %H:%M:%S} UTC"
             break
         standing = Standing("catching-up", last) if standing.batch >= last else Standing("running", standing.batch + 1)
     if code:
