@@ -244,7 +244,7 @@ class Proving:
 
     def _activate(self, entry: Entry, bundle: Bundle) -> None:
         """Let it answer: it is opened beside the running one, the journal says so, then the links, then the frames."""
-        opened = self._house.open(bundle)
+        opened = self._house.open(bundle, proven=True)
         connected = bool(self._house.connected())
         with self._journal.turn():
             now = self._journal.read("model")

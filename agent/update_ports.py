@@ -196,8 +196,11 @@ class House(Protocol):
         """Name an answer of the new model as it would be named if it were running."""
         ...
 
-    def open(self, bundle: Bundle | None) -> Opened:
-        """Open a model, or the configured one, beside the running one. Raises `Rejected`, `Broken`."""
+    def open(self, bundle: Bundle | None, *, proven: bool = False) -> Opened:
+        """Open a model, or the configured one, beside the running one. Raises `Rejected`, `Broken`.
+
+        A `proven` one has answered its golden pictures a moment ago, and need not again.
+        """
         ...
 
     def take_up(self, opened: Opened) -> None:

@@ -6,7 +6,6 @@ what they answered (`saw`), the main loop counts the seconds (`tick`).
 
 import contextlib
 import ctypes
-import gc
 import json
 import logging
 import threading
@@ -262,9 +261,9 @@ class Updating:
         """See `House`."""
         return answer.label if answer.score >= threshold_of(self._config, bundle) else UNKNOWN
 
-    def open(self, bundle: Bundle | None) -> Using:
+    def open(self, bundle: Bundle | None, *, proven: bool = False) -> Using:
         """See `House`."""
-        return open_model(self._config, self._workers, bundle)
+        return open_model(self._config, self._workers, bundle, proven=proven)
 
     def take_up(self, opened: Opened) -> None:
         """See `House`. Frames in work are finished by the old model; it is let go when no thread has it any more."""
@@ -327,7 +326,9 @@ def take_settings_back(config: Config, error: ShelfwireError) -> bool:
 
 
 def _give_memory_back() -> None:
-    """Have the allocator return what the old model took, so that many updates take no more than one."""
-    gc.collect()
+    """Have the allocator return what the old model took, so that many updates take no more than one.
+
+    No garbage collection: it would hold every thread up for a tenth of a second, and nothing of a model is a cycle.
+    """
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)

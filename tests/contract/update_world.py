@@ -166,7 +166,7 @@ class House:
     def named(self, bundle: Bundle, answer: CardAnswer) -> str:
         return answer.label
 
-    def open(self, bundle: Bundle | None) -> Card:
+    def open(self, bundle: Bundle | None, *, proven: bool = False) -> Card:
         if not self.opens:
             raise Rejected("model-load", "it cannot be opened", "")
         return Card(bundle.ref.digest[:16] if bundle is not None else None)
