@@ -262,7 +262,7 @@ class Update(Section):
     window: Hours | None = Field(None, description="local time in which models are fetched; default: always")
     bytes_per_second: Bytes = Field(2_000_000, description="bandwidth of a download, at most")
     keep_free: Bytes = Field(512 << 20, description="free space that downloads never take")
-    memory: Bytes = Field(1 << 30, description="memory that a model may take, at most")
+    memory: Bytes = Field(768 << 20, description="memory that the process which tries a model may take, at most")
     disagreement: float = Field(
         0.1, gt=0, le=0.5, description="part of the live pictures that a new model may name otherwise"
     )

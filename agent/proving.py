@@ -21,7 +21,10 @@ from wire import orders
 log = logging.getLogger(__name__)
 
 MOST_CRASHES = 2
-"""Ends of vision in a trial without a goodbye after which the model before comes back."""
+"""Ends of vision without a goodbye after which a model that is tried, or on trial, is given up."""
+
+TRIED = ("verified", "compiled", "golden", "shadow")
+"""States in which a model is tried, or waits for it."""
 
 PICK_S = 0.5
 """How long the shadow waits for a picture before it looks at the stop and at newer orders."""
@@ -35,8 +38,8 @@ def wake(store: Store, when: When) -> None:
     """
     with store.journal.turn():
         entry = store.journal.read("model")
-        if entry is not None and entry.state in ("compiled", "golden", "shadow"):
-            store.journal.write(entry.step("restart", when))
+        if entry is not None and entry.state in TRIED:
+            store.journal.write(_tried_again(entry, when))
         elif entry is not None and entry.state == "trial":
             crashes = entry.crashes + entry.open
             tried = entry.model_copy(update={"crashes": crashes, "open": True})
@@ -47,6 +50,16 @@ def wake(store: Store, when: When) -> None:
                 log.error("update %d is rolled back: %s", entry.revision, text)
             store.journal.write(tried)
     store.recover()
+
+
+def _tried_again(entry: Entry, when: When) -> Entry:
+    """Have it tried again from its first gate, unless the process that tried it has died over it too often."""
+    crashes = entry.crashes + entry.open
+    again = entry.model_copy(update={"crashes": crashes, "open": False})
+    if crashes >= MOST_CRASHES:
+        text = f"the device's vision ended {crashes} times without a goodbye while it was tried"
+        return again.end("update-crashed", text, when, numbers={**entry.numbers, "crashes": float(crashes)})
+    return again if entry.state == "verified" else again.step("restart", when)
 
 
 def give_up(store: Store, when: When, error: ShelfwireError) -> bool:
@@ -123,7 +136,7 @@ class Proving:
         """Say goodbye: a trial that is under way goes on at the next start, and no crash is counted."""
         with self._journal.turn():
             entry = self._journal.read("model")
-            if entry is not None and entry.state == "trial":
+            if entry is not None and entry.open:
                 self._journal.write(entry.model_copy(update={"open": False}))
 
     def _follow(self) -> None:
@@ -165,6 +178,7 @@ class Proving:
             self._end(entry, "update-digest", "its files are not whole any more")
             return
         bench: Bench | None = None
+        moved(self._journal, entry, lambda e: e.model_copy(update={"open": True}))
         try:
             self._house.fits(bundle)
             bench = self._house.bench(bundle)

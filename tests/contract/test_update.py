@@ -373,6 +373,17 @@ def test_what_was_tried_in_a_child_is_tried_again_from_its_first_gate(world: Wor
     assert world.entry.state == "verified"
 
 
+def test_a_model_over_which_vision_dies_twice_while_it_is_tried_is_given_up(world: World) -> None:
+    entry = verified(world)
+    for state, crashes in (("compiled", 1), ("golden", 2)):
+        with world.journal.turn():
+            world.journal.write(world.entry.model_copy(update={"state": state, "open": True}))
+        wake(world.models, world.now().when)
+        assert world.entry.crashes == crashes
+    assert (world.entry.state, world.entry.code) == ("rejected", "update-crashed")
+    assert world.models.links() == entry.former
+
+
 def test_a_model_that_cannot_be_opened_at_the_start_gives_way(world: World) -> None:
     house = House()
     before = committed(world, house, 1, 1)
