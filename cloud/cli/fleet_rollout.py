@@ -4,8 +4,8 @@ import argparse
 import getpass
 import json
 import re
+import shutil
 import sys
-import threading
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,20 +14,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import psycopg
+from psycopg_pool import PoolTimeout
+
 from cloud.cli import common
-from cloud.errors import Rejected
+from cloud.errors import Rejected, Retryable
 from cloud.repository.folder import Published, RepositoryFolder
 from cloud.rollout import words
 from cloud.rollout.lifecycle import ENDED, OVER
 from cloud.rollout.rows import Rollout, Rollouts, Target, check_id
 from cloud.rollout.rules import LIMITED, MOST_BATCHES, Rules, parse_batch, parse_limit
-from cloud.store import Store
+from cloud.store import Store, explain
 from wire import bounds
 from wire.orders import ConfigOrder, ModelOrder
 
 DEFAULT_DATA = Path("~/.local/share/shelfwire/cloud")
 LOOK_EVERY_S: Final = 1.0
 SHOWN: Final = 12
+BAR: Final = 20
+"""Characters of a progress bar."""
 _UNITS: Final = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
 
 Said = tuple[dict[str, Any], str]
@@ -138,6 +143,11 @@ def run(options: argparse.Namespace) -> int:
         models = RepositoryFolder.of_cloud(options.data)
         desk = Desk(Rollouts(store.pool), models, getpass.getuser(), datetime.now(UTC))
         said, text = options.desk(desk, options)
+    except psycopg.OperationalError as error:
+        raise explain(error) from error
+    except PoolTimeout as error:
+        text = f"the database does not answer: {error}"
+        raise Retryable("store-away", text, "start it, or correct --dsn; nothing was changed") from error
     finally:
         store.close()
     print(json.dumps(said, default=_plain, indent=2) if options.json else text)
@@ -313,22 +323,49 @@ def _line(one: Rollout) -> str:
 
 
 def _watch(desk: Desk, options: argparse.Namespace) -> Said:
-    """Print a line at every change; the last one is what `run` prints."""
-    last = ""
+    """Show every change until it is over, or until a signal; the last line is what `run` prints."""
+    stop, show = common.Stop(), _Progress(quiet=options.json)
+    stop.listen()
     while True:
         one = desk.rollouts.one(options.rollout)
         line = _line(one) + (f"; {one.reason}" if one.reason else "")
-        if one.state in OVER or one.state == "catching-up":
+        if one.state in OVER or one.state == "catching-up" or stop.event.wait(LOOK_EVERY_S):
             said = {
                 "rollout": one.id, "state": one.state, "reason": one.reason, "counts": one.counts,
                 "bad": one.state == "aborted",
             }  # fmt: skip
-            tell = "\nTo go back: shelfwire-cloud fleet rollout revert " + one.id if one.state == "aborted" else ""
+            tell = f"\nTo go back: shelfwire-cloud fleet rollout revert {one.id}" if one.state == "aborted" else ""
+            show.end()
             return said, line + tell
-        if line != last and not options.json:
-            print(line, file=sys.stdout, flush=True)
-        last = line
-        threading.Event().wait(LOOK_EVERY_S)
+        total = sum(one.counts.values())
+        show.say(line, sum(one.counts.get(name, 0) for name in ENDED) / max(1, total))
+
+
+class _Progress:
+    """One line with a bar that moves on a terminal; elsewhere a line at each change, or with `quiet` none."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._terminal = sys.stdout.isatty()
+        self._last = ""
+
+    def say(self, line: str, part: float) -> None:
+        """Show a line; `part` of the whole is done."""
+        if self._quiet or line == self._last:
+            return
+        self._last = line
+        if not self._terminal:
+            print(line, flush=True)
+            return
+        full = round(BAR * part)
+        width = shutil.get_terminal_size().columns
+        text = f"[{'#' * full}{'.' * (BAR - full)}] {line}"
+        print(f"\r\033[K{text[: width - 1]}", end="", flush=True)
+
+    def end(self) -> None:
+        """Leave the line to what follows."""
+        if self._terminal and not self._quiet and self._last:
+            print("\r\033[K", end="", flush=True)
 
 
 def _change(desk: Desk, options: argparse.Namespace) -> Said:

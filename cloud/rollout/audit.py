@@ -46,9 +46,14 @@ class Verified:
     why: str = ""
 
 
+def hold(connection: Connection) -> None:
+    """Be the only writer until the transaction ends. Taken before anything else, so that no two wait for each other."""
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+
+
 def append(connection: Connection, now: datetime, who: str, what: str, subject: str, **said: object) -> None:
     """Add a line in the caller's transaction. `said` is what was before and after, as JSON."""
-    connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    hold(connection)
     row = connection.execute("SELECT n, hash FROM audit ORDER BY n DESC LIMIT 1").fetchone()
     n, before = (row[0] + 1, row[1]) if row is not None else (1, FIRST)
     line = _canonical(

@@ -112,10 +112,6 @@ SELECT device, revision FROM desired ORDER BY device
 -- name: desired_bodies
 SELECT device, revision, body::text FROM desired WHERE device = ANY(%(devices)s)
 
--- name: before_revision
--- The model that a device runs now, by its own word.
-SELECT body -> 'model' FROM reported WHERE device = %(device)s
-
 -- name: drop_parts
 -- Who has not had its turn when a rollout ends does not get one.
 UPDATE rollout_part SET state = 'dropped', ended_at = %(now)s WHERE rollout = %(rollout)s AND state = 'waiting'

@@ -166,7 +166,7 @@ class Rollouts:
         found = self.planned(rollout, rules, only)
         what = "model" if isinstance(target, ModelOrder) else "config"
         with self._connection() as connection:
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_BEGIN_LOCK,))
+            audit.hold(connection)
             _make_way(connection, what, [one.member.device for one in found], rollout, who, now)
             values = {
                 "id": rollout, "what": what, "title": title, "target": target.model_dump_json(), "who": who,
@@ -257,9 +257,6 @@ class Rollouts:
             yield connection
 
 
-_BEGIN_LOCK = 0x5368656C662
-
-
 # -- inside a transaction ------------------------------------------------------------------------------------------
 
 
@@ -272,6 +269,7 @@ def read(connection: Connection, rollout: str | None, limit: int) -> list[Rollou
 def read_one(connection: Connection, rollout: str, *, hold: bool = False) -> Rollout:
     """Read one rollout; `hold`: nobody else changes it until the transaction ends. Raises `Rejected`."""
     if hold:
+        audit.hold(connection)
         connection.execute(SQL["rollout_for_change"], {"id": rollout})
     found = read(connection, rollout, 1)
     if not found:
@@ -304,20 +302,20 @@ def order(connection: Connection, one: Rollout, part: PartRow, now: datetime, de
     kept = {name: before[name] for name in ("model", "config") if before.get(name)}
     goal = {**kept, one.what: one.target}
     revision = give(connection, part.device, goal, now, one.id, deadline_at)
+    runs = (part.reported or {}).get("model")
+    former = {"model": runs, **kept} if one.what == "model" and runs and runs["release"] >= 1 else kept
     return replace(
         part, state="ordered", revision=revision, ordered_at=now, ended_at=None, update_state="", progress=0.0, code="",
-        text="", numbers={}, former=kept,
+        text="", numbers={}, former=former,
     )  # fmt: skip
 
 
-def take_back(connection: Connection, one: Rollout, part: PartRow, now: datetime) -> None:
-    """Give a device the goal that it had before this rollout's order, as a newer order."""
-    goal = dict(part.former or {})
-    if one.what == "model" and "model" not in goal:
-        running = connection.execute(SQL["before_revision"], {"device": part.device}).fetchone()
-        if running is not None and running[0] and running[0].get("release", 0) >= 1:
-            goal["model"] = running[0]
-    give(connection, part.device, goal, now, "", None)
+def take_back(connection: Connection, part: PartRow, now: datetime) -> None:
+    """Give a device the goal that it had before this rollout's order, as a newer order.
+
+    One that never had an order gets the model that it ran then: what it runs now may be the new one, on trial.
+    """
+    give(connection, part.device, part.former or {}, now, "", None)
 
 
 def give(
@@ -340,7 +338,7 @@ def end(connection: Connection, one: Rollout, into: State, reason: str, who: str
     if into == "aborted":
         for part in read_parts(connection, one.id, now):
             if part.state == "ordered":
-                take_back(connection, one, part, now)
+                take_back(connection, part, now)
                 write_part(connection, one.id, replace(part, state="dropped", ended_at=now))
                 devices.append(part.device)
     if into in OVER:

@@ -40,6 +40,7 @@ def advance(connection: Connection, rollout: str, now: datetime) -> Step:
 
 def hear(connection: Connection, one: Rollout, now: datetime) -> list[PartRow]:
     """Take what devices have said into their parts, and give these."""
+    audit.hold(connection)
     heard: list[PartRow] = []
     for part in rows.read_parts(connection, one.id, now):
         told = _told(one, part)
@@ -94,7 +95,7 @@ def _do(connection: Connection, one: Rollout, parts: dict[str, PartRow], step: S
             connection, one.id, replace(parts[device], state="silent", ended_at=now, code="silent", text=text)
         )
     for device in step.take_back:
-        rows.take_back(connection, one, parts[device], now)
+        rows.take_back(connection, parts[device], now)
         rows.write_part(
             connection, one.id, replace(parts[device], state="waiting", revision=None, ordered_at=None, former=None)
         )

@@ -74,7 +74,9 @@ class Shop:
             ))  # fmt: skip
 
     def report(self, *updates: Update) -> None:
-        self._say(topics.REPORTED, "reported", Reported(model=OLD, updates=updates))
+        on_trial = any(update.state == "trial" for update in updates)
+        runs = ModelName.model_validate(MODEL.model_dump()) if on_trial else OLD
+        self._say(topics.REPORTED, "reported", Reported(model=runs, updates=updates))
 
     def _say(self, rest: str, kind: str, said: Status | Reported) -> None:
         payload = envelope.seal_message(kind, envelope.device_source(self.name), said, datetime.now(UTC))
