@@ -1,6 +1,7 @@
 """The life of an update: every (kind, state, event), that no bad model can be kept, and that the docs draw it."""
 
 import itertools
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -114,6 +115,18 @@ def test_steps_of_one_kind_are_in_the_table() -> None:
 def test_the_documentation_shows_this_table(made: object) -> None:
     """To renew them: python tests/core/test_lifecycle.py."""
     assert made() in DOCS.read_text("utf-8")  # type: ignore[operator]
+
+
+BY_HAND = {"update-running", "update-busy", "update-none-before", "update-folder-missing"}
+"""What only `shelfwire-agent model` says: no update ends by it."""
+
+
+def test_every_code_that_the_device_says_is_in_the_table_and_every_one_in_the_table_is_said() -> None:
+    agent = Path(lifecycle.__file__).parents[1]
+    files = [path for path in agent.rglob("*.py") if path != Path(lifecycle.__file__)]
+    said = {code for path in files for code in re.findall(r'"(update-[a-z-]+)"', path.read_text("utf-8"))}
+    assert said - BY_HAND - set(CODES) == set()
+    assert set(CODES) - said == set()
 
 
 def renew() -> None:
