@@ -31,6 +31,8 @@ from wire.orders import ConfigOrder, ModelOrder
 DEFAULT_DATA = Path("~/.local/share/shelfwire/cloud")
 LOOK_EVERY_S: Final = 1.0
 SHOWN: Final = 12
+REVERTED: Final = ("done", "silent", "failed", "ordered")
+"""Parts whose devices may have kept what a rollout brought."""
 BAR: Final = 20
 """Characters of a progress bar."""
 _UNITS: Final = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
@@ -82,7 +84,7 @@ def _add_rollout(actions: "argparse._SubParsersAction[argparse.ArgumentParser]")
         ("watch", _watch, "follow it until it ends"),
         ("pause", _change, "order nobody new"),
         ("resume", _change, "go on"),
-        ("abort", _change, "stop it; who has not ended keeps what it had"),
+        ("abort", _change, "stop it; who is not on trial yet keeps what it has"),
         ("revert", _revert, "roll out the bytes before it, published as a higher release"),
     ):
         one = _part(actions.add_parser(name, help=text), act)
@@ -380,8 +382,9 @@ def _change(desk: Desk, options: argparse.Namespace) -> Said:
     text = f"{options.rollout} is {state}."
     if state == "aborted":
         text += (
-            " Devices that had not ended get back what they had.\nDevices that are done keep the new model; to take it "
-            f"back: shelfwire-cloud fleet rollout revert {options.rollout}"
+            " Devices that were not on trial yet keep what they have; those on trial end it.\n"
+            "Devices that are done keep the new model; to take it back: "
+            f"shelfwire-cloud fleet rollout revert {options.rollout}"
         )
     return {"rollout": options.rollout, "state": state}, text
 
@@ -397,7 +400,7 @@ def _revert(desk: Desk, options: argparse.Namespace) -> Said:
         raise Rejected(
             "revert-config", "settings go back by ordering the old ones", "shelfwire-cloud fleet config set OLD_FILE"
         )
-    parts = [part for part in desk.rollouts.parts(one.id, desk.now) if part.state in ("done", "silent", "failed")]
+    parts = [part for part in desk.rollouts.parts(one.id, desk.now) if part.state in REVERTED]
     if not parts:
         raise Rejected("revert-nobody", f"no device has kept what {one.id} brought", "there is nothing to revert")
     bundle = _higher(desk, one, options.release, _former(parts))

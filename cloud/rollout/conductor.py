@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import psycopg
@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S: Final = 1.0
 WAIT_FOR_LOCK_S: Final = 5.0
 RECONNECT_MOST_S: Final = 5.0
+LATE: Final = timedelta(days=30)
+"""How far back to look at the start for words about rollouts that are over."""
+OVERLAP: Final = timedelta(seconds=30)
+"""Looked at again, because transactions commit in another order than they began in, and clocks differ."""
 BODIES: Final = 100
 """Orders read from the database at once."""
 STOP_S: Final = 5.0
@@ -67,6 +71,7 @@ class Conductor:
         self._session = mqtt.Session(options, random.Random(self._rng.random()))  # noqa: S311
         self._dsn, self._now, self._on_crash = store.dsn, now, on_crash
         self.metrics = Metrics(registry)
+        self._heard_until = now() - LATE
         self._told: dict[str, int] = {}
         self._under_way: dict[int, tuple[str, int]] = {}
         self._stopping = threading.Event()
@@ -141,7 +146,8 @@ class Conductor:
                 log.info("%s: ordered %s", rollout, ", ".join(done.order))
             if done.code:
                 log.warning("%s is %s: %s", rollout, done.standing.state, done.reason)
-        for (rollout,) in connection.execute(rows.SQL["late_ends"]).fetchall():
+        since, self._heard_until = self._heard_until, self._now() - OVERLAP
+        for (rollout,) in connection.execute(rows.SQL["late_ends"], {"since": since}).fetchall():
             with connection.transaction():
                 step.hear(connection, rows.read_one(connection, rollout), self._now())
 

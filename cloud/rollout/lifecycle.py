@@ -38,6 +38,7 @@ PART_TABLE: Final[Mapping[tuple[Part, PartEvent], Part]] = {
     # Late words count: a device that was silent tells after all, a technician goes back, a repetition succeeds.
     **{("silent", event): end for event, end in _ENDS.items()},
     ("done", "roll-back"): "rolled-back",
+    ("dropped", "commit"): "done",  # its trial had begun when the rollout was aborted, and we did not know yet
     ("failed", "commit"): "done",
 }
 

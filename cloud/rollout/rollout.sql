@@ -56,8 +56,9 @@ SELECT id FROM rollout WHERE state IN ('running', 'paused', 'catching-up') ORDER
 -- name: late_ends
 -- Rollouts that are over still hear of their devices: a technician may go back days later.
 SELECT DISTINCT p.rollout FROM rollout_part p JOIN rollout r ON r.id = p.rollout JOIN reported s USING (device)
-WHERE r.state IN ('finished', 'aborted', 'replaced') AND p.revision IS NOT NULL AND s.received_at > r.changed_at
-  AND p.state IN ('done', 'failed', 'silent')
+WHERE r.state IN ('finished', 'aborted', 'replaced') AND p.revision IS NOT NULL
+  AND s.received_at > greatest(r.changed_at, %(since)s)
+  AND p.state IN ('ordered', 'done', 'failed', 'silent', 'dropped')
 
 -- name: parts
 -- The parts of a rollout, with what their devices said last and whether they are there. `stale_s` without a word is gone.

@@ -207,7 +207,7 @@ class Rollouts:
     def change(self, rollout: str, event: Event, reason: str, who: str, now: datetime) -> State:
         """Pause, resume or abort. Raises `Rejected` (``rollout-unknown``, ``rollout-state``).
 
-        An abort takes back the orders of devices that have not ended: they get their former goal again.
+        An abort takes back the orders of devices that are not in their trial yet: they get their former goal again.
         """
         with self._connection() as connection:
             one = read_one(connection, rollout, hold=True)
@@ -337,7 +337,8 @@ def end(connection: Connection, one: Rollout, into: State, reason: str, who: str
     devices: list[str] = []
     if into == "aborted":
         for part in read_parts(connection, one.id, now):
-            if part.state == "ordered":
+            # A device ends a trial before it looks at a newer order: it keeps the model only if it does well with it.
+            if part.state == "ordered" and part.update_state != "trial":
                 take_back(connection, part, now)
                 write_part(connection, one.id, replace(part, state="dropped", ended_at=now))
                 devices.append(part.device)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from cloud.rollout import audit, rows
-from cloud.rollout.lifecycle import ENDED, SAID, Part, part_after
+from cloud.rollout.lifecycle import ENDED, OVER, SAID, Part, part_after
 from cloud.rollout.rows import Connection, PartRow, Rollout
 from cloud.rollout.rules import Doing, Standing, Step, next_step, shop_key
 
@@ -27,6 +27,8 @@ def outrun(connection: Connection) -> list[str]:
 def advance(connection: Connection, rollout: str, now: datetime) -> Step:
     """Move an open rollout on, in the caller's transaction."""
     one = rows.read_one(connection, rollout, hold=True)
+    if one.state in OVER:
+        return Step(Standing(one.state, one.batch))  # A command ended it after the conductor had looked.
     parts = {part.device: part for part in hear(connection, one, now)}
     taken = {
         shop_key(device, store)
@@ -66,6 +68,9 @@ def _told(one: Rollout, part: PartRow) -> Mapping[str, Any] | None:
         if same and (one.what == "config" or not target or target["digest"] == one.target["digest"]):
             found: Mapping[str, Any] = update
             return found
+    runs, trying = part.reported.get("model") or {}, [u["state"] for u in part.reported.get("updates", ())]
+    if part.state == "dropped" and runs.get("digest") == one.target.get("digest") and "trial" not in trying:
+        return {"state": "committed"}  # The newer order that was to take it back is all that it still speaks of.
     return None
 
 

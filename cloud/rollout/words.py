@@ -80,8 +80,14 @@ def _part(device: DeviceRow, part: Mapping[str, Any], now: datetime) -> str:
         "rejected": f"it refused it{told}{code}",
         "rolled-back": f"it went back to what it had{told}{code}",
         "silent": "it had the order and was not heard of its end by the deadline",
-        "dropped": f"it was not its turn before the rollout ended ({part['reason'] or part['rollout_state']})",
+        "dropped": f"{_dropped(part)} before the rollout ended ({part['reason'] or part['rollout_state']})",
     }[state]
+
+
+def _dropped(part: Mapping[str, Any]) -> str:
+    if part["revision"] is None:
+        return "it was not its turn"
+    return f"it was at {part['update_state'] or 'the order'}, and has not ended,"
 
 
 def _waiting(device: DeviceRow, part: Mapping[str, Any]) -> str:

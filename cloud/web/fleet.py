@@ -80,7 +80,7 @@ def rollout_with_parts(rollout: Name, rollouts: Kept, shared: Shared) -> shapes.
     responses=problems.documented(HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN),
 )
 def change(rollout: Name, action: Action, rollouts: Kept, shared: Shared) -> shapes.FleetRollout:
-    """Pause, resume or abort a rollout. An abort gives devices that have not ended what they had before."""
+    """Pause, resume or abort a rollout. An abort takes back the orders of devices that are not on trial yet."""
     now = shared.now()
     rollouts.change(rollout, action, "" if action == "resume" else "from the Fleet page", WHO, now)
     return rollout_shape(rollouts.one(rollout), rollouts.parts(rollout, now))

@@ -17,7 +17,7 @@ from cloud.broker import CLOUD, Broker
 from cloud.errors import Rejected
 from cloud.rollout import step
 from cloud.rollout.conductor import Conductor
-from cloud.rollout.rows import Rollouts, keep_rules, read_rules
+from cloud.rollout.rows import Rollouts, keep_rules, read_one, read_rules
 from cloud.rollout.rules import Batch, Rules, parse_limit
 from cloud.store import Store
 from wire import envelope, mqtt, topics
@@ -195,16 +195,51 @@ def test_an_abort_gives_devices_that_have_not_ended_their_former_goal_again(
 ) -> None:
     rollouts = Rollouts(store.pool)
     ingest()
+    shop = join("shop-1", "shadow")
+    until(lambda: known(rollouts, "shop-1"))
+    begin(rollouts)
+    conduct()
+    until(lambda: [p.update_state for p in rollouts.parts("r1", datetime.now(UTC))] == ["shadow"], 30)
+    rollouts.change("r1", "abort", "looks wrong", "ann", datetime.now(UTC))
+    until(lambda: len(shop.orders) == 2)
+    assert shop.orders[1].revision > shop.orders[0].revision
+    assert shop.orders[1].model == ModelOrder.model_validate(OLD.model_dump())
+    assert shop.orders[1].rollout == ""
+    assert (rollouts.one("r1").reason, rollouts.one("r1").counts) == ("looks wrong", {"dropped": 1})
+
+
+def test_a_device_on_trial_ends_it_after_an_abort_and_is_counted_then(
+    store: Store, ingest: Start, join: Join, conduct: Callable[[], Conductor]
+) -> None:
+    rollouts = Rollouts(store.pool)
+    ingest()
     shop = join("shop-1", "trial")
     until(lambda: known(rollouts, "shop-1"))
     begin(rollouts)
     conduct()
     until(lambda: [p.update_state for p in rollouts.parts("r1", datetime.now(UTC))] == ["trial"], 30)
     rollouts.change("r1", "abort", "looks wrong", "ann", datetime.now(UTC))
-    until(lambda: len(shop.orders) == 2)
-    assert shop.orders[1].revision > shop.orders[0].revision
-    assert shop.orders[1].model == ModelOrder.model_validate(OLD.model_dump())
-    assert shop.orders[1].rollout == ""
+    assert rollouts.one("r1").counts == {"ordered": 1}
+    shop.report(Update(what="model", revision=1, rollout="r1", state="committed", target=MODEL))
+    until(lambda: rollouts.one("r1").counts == {"done": 1})
+    assert len(shop.orders) == 1
+
+
+def test_a_device_whose_trial_had_begun_unheard_is_counted_by_what_it_runs(store: Store) -> None:
+    rollouts = Rollouts(store.pool)
+    enrol(store, "a")
+    begin(rollouts)
+    now = datetime.now(UTC)
+    with store.pool.connection() as connection:
+        connection.execute("UPDATE rollout_part SET state = 'ordered', revision = 1, update_state = 'shadow'")
+    rollouts.change("r1", "abort", "", "ann", now)
+    back = ModelOrder.model_validate(OLD.model_dump())
+    refused = Update(what="model", revision=2, state="rejected", code="update-rollback", target=back)
+    said = Reported(model=ModelName.model_validate(MODEL.model_dump()), updates=(refused,))
+    with store.pool.connection() as connection, connection.transaction():
+        connection.execute("INSERT INTO reported VALUES ('a', %s, 2, %s)", (said.model_dump_json(), now))
+        step.hear(connection, read_one(connection, "r1"), now)
+    assert rollouts.one("r1").counts == {"done": 1}
 
 
 def test_orders_are_published_again_to_a_broker_that_lost_them_and_by_the_next_conductor(
