@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from agent.core.days import Dated, Now, date_frame, is_due
 from agent.core.shards import ROW_BYTES, Manifest, Owner, frame_row, read_body
 from agent.errors import Broken, Rejected, Retryable
-from agent.ports import Night, NightFrame, Pictures, Shard, ShardFolder
+from agent.night_ports import Night, NightFrame, Pictures, Shard, ShardFolder
 from wire.bounds import SEQ_MAX
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,8 @@ from agent.core.days import in_window, local_time
 from agent.core.receiving import Expected, Received, read_announced, read_done, read_sent
 from agent.core.reply import Never, NotNow
 from agent.errors import Broken, Retryable
-from agent.ports import Clock, Sealed, SealedFiles, Shard, ShardApi
+from agent.night_ports import Sealed, SealedFiles, Shard, ShardApi
+from agent.ports import Clock
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,7 @@ from agent.core.days import in_window
 from agent.core.lifecycle import What
 from agent.core.updates import Entry, When, begin
 from agent.errors import Broken, Rejected, Retryable, ShelfwireError
-from agent.ports import Repository
-from agent.update_ports import Journal, Store
+from agent.update_ports import Journal, Repository, Store
 from models.bundle import Manifest, ModelRef
 from wire.orders import Desired, ModelOrder
 

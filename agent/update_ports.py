@@ -9,7 +9,7 @@ from agent.core.trial import Tally
 from agent.core.updates import Entry, Links
 from agent.ports import Picture
 from models.bundle import Bundle, BundleFile, Manifest
-from wire.orders import Desired, Reported
+from wire.orders import Desired, ModelOrder, Reported
 
 
 class Journal(Protocol):
@@ -225,4 +225,32 @@ class House(Protocol):
 
     def said(self) -> dict[str, bytes]:
         """Give what may help to find out what is wrong: files for the folder of a failed model."""
+        ...
+
+
+class Repository(Protocol):
+    """Models that may be trusted, whichever road they come by. No call takes an address: that is configured."""
+
+    def refresh(self) -> None:
+        """Bring the metadata up to date. A check that finds nothing new costs under 2 kB.
+
+        Raises `agent.errors.Retryable` (``update-net``, ``update-missing``, ``update-metadata``), `Rejected`
+        (``update-signature``, ``update-expired``, ``update-clock``, ``update-rollback``, ``update-digest``,
+        ``update-size``, ``update-path``, ``update-root``) and `Broken` (``update-folder``). What was trusted before
+        stays so.
+        """
+        ...
+
+    def manifest(self, order: ModelOrder) -> bytes:
+        """Give the verified ``bundle.json`` of an order. Raises `Rejected` (``update-unlisted``, ``update-differs``)
+        and what `refresh` and `fetch` raise."""
+        ...
+
+    def fetch(self, sha256: str, size_bytes: int, into: Path) -> None:
+        """Have the file `into` with this content: verified, resumed, within the cap on bandwidth, safe on the disk.
+
+        Nothing is fetched when it is there already. Raises `Retryable` (``update-net``, ``update-missing``,
+        ``update-space``, ``update-stopped``, ``update-digest`` for a part that must be fetched anew), `Rejected`
+        (``update-digest``, ``update-size``) and `Broken` (``update-folder``).
+        """
         ...

@@ -22,8 +22,8 @@ from agent.core.backlog import Backlog
 from agent.core.days import read_day
 from agent.core.records import moment
 from agent.errors import Rejected
+from agent.night_ports import Shard
 from agent.nightly import Report
-from agent.ports import Shard
 from agent.store.outside import is_at_work
 from agent.store.shards import listing, summary
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from agent.core.shards import Manifest
 from agent.errors import Broken
-from agent.ports import ShardFile
+from agent.night_ports import ShardFile
 from agent.store import parquet
 from agent.store.database import NO_SPACE
 from agent.store.spool import sync_folder

@@ -10,7 +10,8 @@ from typing import Any
 
 from agent.core.backlog import Backlog
 from agent.core.shards import Owner
-from agent.ports import Lane, NightFrame, Shard, ShardFile, Spooled, Stamp, Unsealed
+from agent.night_ports import NightFrame, Shard, ShardFile, Unsealed
+from agent.ports import Lane, Spooled, Stamp
 from agent.store.database import Reserve, count, one, open_database, set_fact, tally, transaction
 from agent.store.frames import defer_expired
 from agent.store.night import SHIP_NOW, UNSEALED, read_backlog

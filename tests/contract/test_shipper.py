@@ -20,7 +20,8 @@ from agent.core.shards import Owner
 from agent.errors import Retryable
 from agent.host.clock import SystemClock
 from agent.link.upload import Uploads
-from agent.ports import Lane, Shard
+from agent.night_ports import Shard
+from agent.ports import Lane
 from agent.shipper import IDLE_WAIT_S, MOST_LIVE_BACKLOG, Shipper
 from agent.store.batch import BatchFolder
 from agent.store.sender import REFUSALS_BEFORE_DEAD

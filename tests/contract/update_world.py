@@ -19,10 +19,11 @@ from agent.errors import Rejected
 from agent.link.download import Downloads
 from agent.link.repository import ModelRepository
 from agent.link.trust import Trust
-from agent.ports import Picture, Repository
+from agent.ports import Picture
 from agent.proving import Proving
 from agent.store.models import Models
 from agent.update import Fetching, Now
+from agent.update_ports import Repository
 from models import Bundle
 from models.bundle import MANIFEST
 from wire.orders import Desired, ModelOrder
