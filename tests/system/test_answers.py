@@ -209,8 +209,9 @@ def test_without_a_function_frames_wait_for_the_night_and_the_device_says_why(
 ) -> None:
     with serving(store) as served:
         shop = Shop(tmp_path / "shop", broker, served.url)
-        shop.capture(4, expire_s=2.0)
         with shop.syncing():
+            wait_for("sync to be there before their time is over", lambda: shop.look().sync.get("connected"))
+            shop.capture(4, expire_s=2.0)
             wait_for("the night to have them", lambda: shop.look().for_the_night == 4)
             wait_for("sync to say so", lambda: shop.look().function.get("health") != "up")
         snapshot = shop.look()

@@ -17,8 +17,10 @@ import requests
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from local_device import NO_NETWORK, Running, camera, can_be_without_network, running, wait_for_answers
+from test_device import wait_for
 from tritonclient.utils import InferenceServerException
 
+from agent.store.inspect import look
 from models import BUILTIN, Classifier, decode_picture
 
 GOLDEN = sorted((BUILTIN["produce"] / "golden").glob("*.*"))
@@ -154,6 +156,7 @@ def test_a_shell_is_client_enough(device: Running, tmp_path: Path) -> None:
 def test_status_says_where_it_is(device: Running) -> None:
     config = device.state.parent / "device.toml"
     words = [sys.executable, "-m", "agent.cli", "status", "--config", str(config)]
+    wait_for("vision's first report", lambda: look(device.state).vision)
     said = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60).stdout
     assert f"{device.url}/" in said
 
