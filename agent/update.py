@@ -300,7 +300,9 @@ def take_up(journal: Journal, newest: Desired, what: What, when: When) -> None:
         entry = journal.read(what)
         if entry is not None and entry.revision >= newest.revision:
             return
-        if entry is None or entry.over:
+        # An order that brings a model repeats the settings: those that are in force are not tried again.
+        settled = entry is not None and entry.state == "committed" and what == "config" and goal == entry.config
+        if entry is None or (entry.over and not settled):
             journal.write(begin(newest, what, when))
         elif goal in (entry.model, entry.config):  # the same again, perhaps with other hours: what was done counts
             again = begin(newest, what, when)

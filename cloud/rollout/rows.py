@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from cloud.errors import Rejected
 from cloud.rollout import audit
-from cloud.rollout.lifecycle import OVER, Event, State, after
+from cloud.rollout.lifecycle import OVER, SAID, Event, State, after
 from cloud.rollout.rules import Member, Planned, Rules, plan
 from cloud.store.sql import statements
 from wire import bounds
@@ -297,9 +297,14 @@ def write_part(connection: Connection, rollout: str, part: PartRow) -> None:
 
 
 def order(connection: Connection, one: Rollout, part: PartRow, now: datetime, deadline_at: datetime | None) -> PartRow:
-    """Give a device its order: the goal that it has, with this rollout's part of it exchanged."""
+    """Give a device its order: the goal that it has, with this rollout's part of it exchanged.
+
+    What it has refused or gone back from is not repeated with it: it would try that again.
+    """
     before = _goal(connection, part.device)
-    kept = {name: before[name] for name in ("model", "config") if before.get(name)}
+    told = (part.reported or {}).get("updates", ())
+    refused = {update["what"] for update in told if update["state"] in SAID and update["state"] != "committed"}
+    kept = {name: before[name] for name in ("model", "config") if before.get(name) and name not in refused}
     goal = {**kept, one.what: one.target}
     revision = give(connection, part.device, goal, now, one.id, deadline_at)
     runs = (part.reported or {}).get("model")

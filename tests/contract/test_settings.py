@@ -178,3 +178,12 @@ def test_a_newer_order_takes_the_place_of_one_that_waits(shop: Shop) -> None:
     assert (shop.entry.state, shop.entry.code) == ("failed", "update-superseded")
     shop.offers.turn()
     assert (shop.entry.revision, shop.entry.state) == (2, "verified")
+
+
+def test_settings_in_force_that_come_again_with_a_newer_order_are_not_tried_again(shop: Shop) -> None:
+    shop.taken_up(1, GOOD)
+    shop.kept_after_its_trial()
+    shop.order(2, GOOD)
+    shop.keeping.turn()
+    assert (shop.entry.revision, shop.entry.state) == (2, "committed")
+    assert shop.files.in_force() == GOOD

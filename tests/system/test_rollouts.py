@@ -1,5 +1,6 @@
 """Rollouts for real: a broker, a database, conductor and ingest, and devices reduced to what they say on the wire."""
 
+import json
 import random
 import threading
 import time
@@ -21,7 +22,7 @@ from cloud.rollout.rows import Rollouts, keep_rules, read_one, read_rules
 from cloud.rollout.rules import Batch, Rules, parse_limit
 from cloud.store import Store
 from wire import envelope, mqtt, topics
-from wire.orders import Desired, ModelOrder, Reported, Update
+from wire.orders import ConfigOrder, Desired, ModelOrder, Reported, Update
 from wire.records import ModelName, Status
 
 pytestmark = pytest.mark.broker
@@ -349,6 +350,28 @@ def test_an_order_that_nobody_took_is_taken_back_with_a_newer_revision(store: St
     assert rollouts.one("r1").counts == {"waiting": 1}
 
 
+@pytest.mark.parametrize("state", ["committed", "rejected", "rolled-back", "failed"])
+def test_settings_repeat_the_model_that_a_device_has_and_none_that_it_refused(store: Store, state: str) -> None:
+    rollouts = Rollouts(store.pool)
+    enrol(store, "a")
+    now = datetime.now(UTC)
+    body = {"model": MODEL.model_dump(), "ordered_at": now.isoformat()}
+    said = Reported(model=OLD, updates=(Update(what="model", revision=1, state=state, target=MODEL),))  # type: ignore[arg-type]
+    with store.pool.connection() as connection:
+        connection.execute(
+            "INSERT INTO device (device, state, seen_at, changed_at) VALUES ('a', 'online', now(), now())"
+        )
+        connection.execute("INSERT INTO desired VALUES ('a', 1, %s)", (json.dumps(body),))
+        connection.execute("INSERT INTO reported VALUES ('a', %s, 1, now())", (said.model_dump_json(),))
+    rollouts.begin("c1", "settings", ConfigOrder(text="[decide]"), RULES, "ann", now)
+    with store.pool.connection() as connection, connection.transaction():
+        assert step.advance(connection, "c1", datetime.now(UTC)).order == ("a",)
+    ((revision, goal),) = rows(store.dsn, "SELECT revision, body FROM desired")
+    assert revision == 2
+    assert goal["config"] == {"text": "[decide]"}  # type: ignore[index]
+    assert ("model" in goal) == (state == "committed")  # type: ignore[operator]
+
+
 def test_revisions_never_go_down_and_the_audit_is_only_added_to(store: Store) -> None:
     enrol(store, "a")
     begin(Rollouts(store.pool))
@@ -383,7 +406,5 @@ def test_the_audit_shows_what_was_changed_or_cut(store: Store) -> None:
 
 
 def test_rules_are_kept_as_they_were_chosen() -> None:
-    import json
-
     rules = replace(ONE_BY_ONE, limits={"failed": parse_limit("2"), "silent": parse_limit("5%")})
     assert read_rules(json.loads(keep_rules(rules))) == rules
