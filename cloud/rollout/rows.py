@@ -62,12 +62,6 @@ class Rollout:
         """The rules that its operator chose."""
         return read_rules(self.rules)
 
-    @property
-    def order(self) -> Target:
-        """What its devices are told to take."""
-        kind = ModelOrder if self.what == "model" else ConfigOrder
-        return kind.model_validate(self.target)
-
 
 @dataclass(frozen=True, slots=True)
 class PartRow:

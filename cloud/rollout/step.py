@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from cloud.rollout import audit, rows
-from cloud.rollout.lifecycle import ENDED, OVER, SAID, Part, part_after
+from cloud.rollout.lifecycle import OVER, SAID, Part, part_after
 from cloud.rollout.rows import Connection, PartRow, Rollout
 from cloud.rollout.rules import Doing, Standing, Step, next_step, shop_key
 
@@ -129,8 +129,3 @@ def _stand(connection: Connection, one: Rollout, step: Step, now: datetime) -> N
     if (into.state, into.batch) != (one.state, one.batch):
         said = {"old": [one.state, one.batch], "new": [into.state, into.batch], "reason": step.reason}
         audit.append(connection, now, CONDUCTOR, "move", one.id, **said)
-
-
-def ended(parts: list[PartRow]) -> int:
-    """Count the devices that have ended."""
-    return sum(part.state in ENDED for part in parts)

@@ -287,6 +287,9 @@ class Fleet:
             self.parts[device] = replace(self.parts[device], state="silent")
         for device in step.take_back:
             self.parts[device] = replace(self.parts[device], state="waiting", ordered_at=None)
+        if step.standing.state != self.standing.state:
+            steps = {(state, into) for (state, _), into in TABLE.items()}
+            assert (self.standing.state, step.standing.state) in steps, "the rules keep to the table"
         if step.standing.batch != self.standing.batch:
             self.opened.append(step.standing.batch)
         self.standing, self.reason = step.standing, step.reason
