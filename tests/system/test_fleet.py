@@ -98,14 +98,6 @@ def test_a_stolen_certificate_hears_nothing_of_others(cloud: Cloud, two: tuple[D
         sender.stop()
 
 
-def test_nobody_takes_the_place_of_another_by_its_client_id(cloud: Cloud, two: tuple[Device, Device]) -> None:
-    victim = name_of(two[0])
-    with connected(two[0].session) as first, connected(lambda: two[1].session(victim)) as second:
-        assert not puback(first, own_topic(victim)).failed
-        assert puback(second, own_topic(victim)).reason == 0x87
-        assert first.connected
-
-
 def test_the_broker_lets_nobody_in_without_a_certificate(cloud: Cloud, two: tuple[Device, Device]) -> None:
     options = mqtt.Options(
         host=HOST, port=cloud.broker.port, client_id="nobody", tls=True, ca_file=two[0].files / "ca.crt"
@@ -358,3 +350,11 @@ def test_a_renewal_does_not_undo_an_enrolment(cloud: Cloud, fresh: Device) -> No
 def _https(cloud: Cloud, device: Device) -> Https:
     own = (device.files / "device.crt", device.files / "device.key")
     return Https(cloud.url, device.files / "ca.crt", own=own)
+
+
+def test_nobody_takes_the_place_of_another_by_its_client_id(cloud: Cloud, two: tuple[Device, Device]) -> None:
+    victim = name_of(two[0])
+    with connected(two[0].session) as first, connected(lambda: two[1].session(victim)) as second:
+        assert not puback(first, own_topic(victim)).failed
+        assert puback(second, own_topic(victim)).reason == 0x87
+        assert first.connected
