@@ -4,9 +4,10 @@ import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from cloud.store.rows import (
+    AHEAD_S,
     EARLIEST,
     PAYLOAD_BYTES,
     Entry,
@@ -158,11 +159,17 @@ def _open_status(message: mqtt.Message, device: str, received_at: datetime) -> E
         session=status.session,
         state=status.state,
         agent=status.agent,
-        status=json.dumps(document["data"]),
+        status=json.dumps(_with_skew(document["data"], None if message.retained else event.time - received_at)),
         sent_at=max(event.time, EARLIEST),
         retained=message.retained,
     )
     return Entry(device, received_at, presence=presence)
+
+
+def _with_skew(status: strict.Json, ahead: timedelta | None) -> strict.Json:
+    """Note beside a status by how much the device's clock is ahead of ours; a kept copy does not tell."""
+    assert isinstance(status, dict)
+    return {**status, AHEAD_S: None if ahead is None else round(ahead.total_seconds(), 3)}
 
 
 def _open_reported(message: mqtt.Message, device: str, received_at: datetime) -> Entry:

@@ -221,6 +221,14 @@ class NightStatus(Part):
     oldest_day: Text = ""
 
 
+class HostStatus(Part):
+    """The machine: the disk that holds the outbox, and its hottest sensor, where it has one."""
+
+    disk_free_bytes: Annotated[int, Field(ge=0)]
+    disk_bytes: Annotated[int, Field(ge=0)]
+    temperature_c: Annotated[float, Field(ge=-100, le=200)] | None = None
+
+
 class Status(Part):
     """Presence and health of a device. `session` ties the last will to the connection that it speaks for."""
 
@@ -237,6 +245,7 @@ class Status(Part):
     outbox: OutboxStatus | None = None
     frames: FramesStatus | None = None
     night: NightStatus | None = None
+    host: HostStatus | None = None
     warnings: Annotated[tuple[HealthWarning, ...], Field(max_length=64, strict=False)] = ()
 
 

@@ -7,6 +7,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from agent.app import Stop
@@ -23,7 +24,8 @@ from agent.core.records import moment
 from agent.host.clock import SystemClock, boot_id
 from agent.host.metrics import Metrics, Sample
 from agent.host.notify import Notifier
-from agent.host.process import rss_bytes
+from agent.host.process import disk_bytes, rss_bytes
+from agent.host.sensors import hottest_c
 from agent.link.doorbell import Doorbell
 from agent.link.https import Https
 from agent.link.mqtt import WILL_DELAY_S, options
@@ -37,7 +39,16 @@ from agent.store.verdicts import VerdictStore
 from agent.uplink import Uplink, Who
 from wire import envelope, topics
 from wire.mqtt import Session, Will
-from wire.records import CameraCondition, CameraStatus, FramesStatus, ModelName, NightStatus, OutboxStatus, Status
+from wire.records import (
+    CameraCondition,
+    CameraStatus,
+    FramesStatus,
+    HostStatus,
+    ModelName,
+    NightStatus,
+    OutboxStatus,
+    Status,
+)
 
 log = logging.getLogger(__name__)
 
@@ -319,6 +330,7 @@ class Sync:
                 unanswered=frames.unanswered,
             ),
             night=_night(facts.night) if facts.night is not None else None,
+            host=_host(self._config.device.state_dir),
             warnings=health.warnings(facts),
         )
 
@@ -352,6 +364,11 @@ class Sync:
             yield Sample("shelfwire_carrier", "What became of frames sent.", n, counter=True, label=("what", name))
         yield Sample("shelfwire_function_up", "1 while the function answers.", float(not self._carrier.why_down))
         yield Sample("shelfwire_memory_rss_bytes", "Resident memory of sync.", rss_bytes())
+
+
+def _host(folder: Path) -> HostStatus:
+    free_bytes, whole_bytes = disk_bytes(folder)
+    return HostStatus(disk_free_bytes=free_bytes, disk_bytes=whole_bytes, temperature_c=hottest_c())
 
 
 def _night(night: Backlog) -> NightStatus:

@@ -6,6 +6,7 @@ from pathlib import Path
 from agent.checks.context import Context
 from agent.checks.finding import Finding, fine, skipped, wrong
 from agent.checks.runner import Check
+from agent.host.sensors import hottest_c, number, text
 
 WARM_C = 80.0
 """Most small computers slow down at 80 to 85 degrees."""
@@ -22,29 +23,22 @@ _WAS_UNDER_VOLTAGE, _WAS_THROTTLED = 0x10000, 0x40000
 def check(context: Context) -> Iterator[Finding]:
     """Look at temperature, throttling and supply voltage, as far as this machine tells."""
     found = [*_power(context.sys), *_throttling(context)]
-    hottest_c = _hottest_c(context.sys)
+    hot_c = hottest_c(context.sys)
     yield from found
-    if hottest_c is not None and hottest_c >= WARM_C and not found:
-        yield wrong("host", "HOST-6", f"{hottest_c:.0f} °C")
-    elif hottest_c is None and not found:
+    if hot_c is not None and hot_c >= WARM_C and not found:
+        yield wrong("host", "HOST-6", f"{hot_c:.0f} °C")
+    elif hot_c is None and not found:
         yield skipped("host", "temperature", "this machine has no sensor for it")
     elif not found:
-        yield fine("host", f"temperature {hottest_c:.0f} °C, not slowed down")
-
-
-def _hottest_c(sys: Path) -> float | None:
-    readings = [_number(path) for path in sys.glob("class/thermal/thermal_zone*/temp")]
-    # Zones that are switched off show nonsense.
-    good = [reading / 1000 for reading in readings if reading is not None and 0 < reading < 150_000]
-    return max(good, default=None)
+        yield fine("host", f"temperature {hot_c:.0f} °C, not slowed down")
 
 
 def _power(sys: Path) -> Iterator[Finding]:
-    flags = _number(sys / _PI, base=16)
+    flags = number(sys / _PI, base=16)
     alarms = [
-        _number(name.parent / "in0_lcrit_alarm")
+        number(name.parent / "in0_lcrit_alarm")
         for name in sys.glob("class/hwmon/hwmon*/name")
-        if _text(name) == "rpi_volt"
+        if text(name) == "rpi_volt"
     ]
     if (flags or 0) & _UNDER_VOLTAGE or 1 in alarms:
         yield wrong("host", "HOST-8", "under-voltage now")
@@ -53,8 +47,8 @@ def _power(sys: Path) -> Iterator[Finding]:
 
 
 def _throttling(context: Context) -> Iterator[Finding]:
-    flags = _number(context.sys / _PI, base=16) or 0
-    hot_c = _hottest_c(context.sys)
+    flags = number(context.sys / _PI, base=16) or 0
+    hot_c = hottest_c(context.sys)
     at = f" at {hot_c:.0f} °C" if hot_c is not None else ""
     if flags & (_THROTTLED | _HOT):
         yield wrong("host", "HOST-7", f"slowed down now{at}")
@@ -70,23 +64,9 @@ def _throttling(context: Context) -> Iterator[Finding]:
 def _throttled_share(context: Context) -> float:
     """Part of the uptime that a processor was slowed down for heat, as Intel's tell it."""
     paths = context.sys.glob("devices/system/cpu/cpu*/thermal_throttle/package_throttle_total_time_ms")
-    slow_ms = max((_number(path) or 0 for path in paths), default=0)
-    uptime_s = float((_text(context.proc / "uptime") or "0").split()[0])
+    slow_ms = max((number(path) or 0 for path in paths), default=0)
+    uptime_s = float((text(context.proc / "uptime") or "0").split()[0])
     return slow_ms / 1000 / uptime_s if uptime_s > 0 else 0.0
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-def _number(path: Path, base: int = 10) -> int | None:
-    try:
-        return int(_text(path) or "", base)
-    except ValueError:
-        return None
 
 
 CHECK = Check("heat", "host", "temperature, throttling, supply voltage", check)

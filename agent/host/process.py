@@ -25,7 +25,7 @@ def rss_bytes(pid: int | None = None) -> int:
     return next((int(parts[1]) * 1024 for parts in lines if parts and parts[0] == "VmRSS:"), 0)
 
 
-def free_disk_bytes(folder: Path) -> int:
-    """Bytes that this user can still write where `folder` lies."""
+def disk_bytes(folder: Path) -> tuple[int, int]:
+    """Give what this user can still write where `folder` lies, and the size of the whole, in bytes."""
     disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize
+    return disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize

@@ -25,6 +25,9 @@ EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
 """Times outside cannot be read back by every client of the database."""
 
+AHEAD_S: Final = "clock_ahead_s"
+"""Beside a device's own words in its kept status: by how much its clock was ahead of ours; null when not known."""
+
 LONGEST_BOOT_NS = 20 * 366 * 86_400 * 10**9
 """No machine stays up for twenty years; a greater distance is nonsense and dates nothing."""
 

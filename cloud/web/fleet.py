@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from cloud.rollout import words as said
 from cloud.rollout.lifecycle import after
 from cloud.rollout.rows import DeviceRow, PartRow, Rollout, Rollouts
+from cloud.store.rows import AHEAD_S
 from cloud.web import fleet_shapes as shapes
 from cloud.web import live, pages, problems
 from cloud.web.jobs_intake import refuse_foreign_pages
@@ -109,6 +110,10 @@ def device_shape(row: DeviceRow, now: datetime) -> shapes.FleetDevice:
         rows=status.outbox.rows if status and status.outbox else None,
         oldest_age_s=status.outbox.oldest_age_s if status and status.outbox else None,
         clock=status.clock if status and spoke else "unknown",
+        clock_ahead_s=(row.status or {}).get(AHEAD_S),
+        disk_free_bytes=status.host.disk_free_bytes if status and status.host else None,
+        disk_bytes=status.host.disk_bytes if status and status.host else None,
+        temperature_c=status.host.temperature_c if status and status.host else None,
         warnings=[
             Trouble(code=w.code, severity=w.severity, text=w.text, cure=w.cure)
             for w in (status.warnings if status else ())

@@ -44,6 +44,10 @@ class FleetDevice(Shape):
     rows: int | None = Field(description="records that wait on the device")
     oldest_age_s: float | None
     clock: Literal["synced", "unsure", "unknown"]
+    clock_ahead_s: float | None = Field(description="by how much its clock is ahead of the cloud's")
+    disk_free_bytes: int | None
+    disk_bytes: int | None
+    temperature_c: float | None = Field(description="of its hottest sensor, where it has one")
     warnings: list[Trouble]
 
 

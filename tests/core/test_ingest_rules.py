@@ -18,12 +18,12 @@ from cloud.cli import main
 from cloud.cli.common import broker_options, parse_broker
 from cloud.errors import Rejected
 from cloud.ingest import BATCH_ENVELOPES, WAITING_PICTURES, WINDOW_S, _Gathering
-from cloud.store.rows import Entry, Shot, content, date, jpeg
-from wire import topics
+from cloud.store.rows import AHEAD_S, Entry, Shot, content, date, jpeg
+from wire import envelope, topics
 from wire.envelope import Origin
 from wire.errors import WireError
 from wire.mqtt import Message
-from wire.records import Refusal, Result, Span
+from wire.records import Refusal, Result, Span, Status
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 keys = st.tuples(st.sampled_from(["00000000000000aa", "00000000000000bb"]), st.integers(1, 60))
@@ -141,6 +141,19 @@ def test_a_thumbnail_that_is_no_jpeg_is_refused(thumbnail: str) -> None:
 def test_a_cleared_retained_status_says_nothing() -> None:
     arrival = open_arrival(message(b"", topics.STATUS), NOW)
     assert (arrival.rejected, arrival.entry.presence, arrival.entry.quarantined) == (None, None, ())
+
+
+@pytest.mark.parametrize(("ahead", "retained", "noted"), [(-7200, False, -7200.0), (2, False, 2.0), (2, True, None)])
+def test_a_live_status_tells_by_how_much_the_devices_clock_is_off(
+    ahead: int, retained: bool, noted: float | None
+) -> None:
+    status = Status(state="online", session="0" * 16)
+    said_at = NOW + timedelta(seconds=ahead)
+    payload = envelope.seal_message("status", envelope.device_source("shop-1"), status, said_at)
+    heard = Message("shelfwire/v1/shop-1/status", payload, retained, False, None, (1, 1, 1))
+    presence = open_arrival(heard, NOW).entry.presence
+    assert presence is not None
+    assert json.loads(presence.status)[AHEAD_S] == noted
 
 
 def test_jpeg_wants_base64_of_a_jpeg() -> None:

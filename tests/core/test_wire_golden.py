@@ -22,6 +22,7 @@ from wire.records import (
     Decision,
     FramesStatus,
     HealthWarning,
+    HostStatus,
     Keyed,
     LateAnswer,
     ModelName,
@@ -151,6 +152,7 @@ ONLINE = Status(
     outbox=OutboxStatus(rows=12, bytes=9_000, dead=1, oldest_age_s=1.5),
     frames=FramesStatus(captured=1_000, local=900, serverless=60, deferred=30, dropped=10, unanswered=2),
     night=NightStatus(files=2, rows=250, bytes=9_000_000, unsealed=30, oldest_day="2026-11-24"),
+    host=HostStatus(disk_free_bytes=40_000_000_000, disk_bytes=64_000_000_000, temperature_c=61.5),
     warnings=(HealthWarning(code="clock-unsure", severity="warning", text="no time source", cure="allow NTP"),),
 )
 OFFLINE = Status(state="offline", session=RUN, reason="the connection was lost")

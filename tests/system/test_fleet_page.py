@@ -49,6 +49,11 @@ def fill(shop: Shop, store: Store) -> None:
         shop.device(
             f"till-{n}", store=f"store-{n // 2}", **({"outbox": waits, "warnings": [warning]} if n == 4 else {})
         )
+    host = {"disk_free_bytes": 200_000_000, "disk_bytes": 64_000_000_000, "temperature_c": 83.5}
+    shop.execute(
+        "UPDATE device SET status = status || %s WHERE device = 'till-4'",
+        Jsonb({"host": host, "clock_ahead_s": -7200.0}),
+    )
     shop.device("till-5", store="store-2", state="offline", seen_s=7200)
     shop.execute("UPDATE device SET status = jsonb_set(status, '{clock}', '\"unsure\"') WHERE device = 'till-0'")
     Rollouts(store.pool).begin("produce-4", "produce 1.1.0, release 4", MODEL, RULES, "ann", datetime.now(UTC))
@@ -79,6 +84,9 @@ def test_the_api_tells_of_devices_rollouts_and_why(served: Served, chain: Shop) 
         assert by_name["till-5"]["presence"] == "offline"
         assert by_name["till-4"]["rows"] == 1240
         assert by_name["till-4"]["warnings"][0]["cure"] == "free disk space"
+        machine = ("clock_ahead_s", "disk_free_bytes", "disk_bytes", "temperature_c")
+        assert [by_name["till-4"][key] for key in machine] == [-7200.0, 200_000_000, 64_000_000_000, 83.5]
+        assert [by_name["till-3"][key] for key in machine] == [None] * 4
         (one,) = fleet["rollouts"]
         assert [(b["batch"], b["open"], b["devices"]) for b in one["batches"]] == [
             ("1", True, 1), ("50%", True, 2), ("all", False, 3),
@@ -135,6 +143,8 @@ def test_the_fleet_is_seen_at_a_glance(
     expect(page.locator(".unit", has_text="till-4").locator(".unit-facts")).to_contain_text(
         "1,240 records, oldest 90 min"
     )
+    for said in ("set by the network, 2 h behind", "200 MB of 64 GB free", "84 °C"):
+        expect(page.locator(".unit", has_text="till-4").locator(".unit-facts")).to_contain_text(said)
     expect(page.locator(".unit", has_text="till-4").locator(".warnings")).to_contain_text("Free disk space.")
     expect(page.locator(".unit-update", has_text="shadow")).to_have_text("Model shadow: 212 of 400 frames compared")
     expect(page.locator('[aria-current="page"]')).to_have_text("Fleet")

@@ -1,6 +1,6 @@
 // The Fleet page: asks for the fleet again and again, and draws rollouts and devices from the same answer.
 
-import { number, sentence, span, timeOfDay, timeToSecond, utc } from "./format.js";
+import { bytes, number, sentence, span, timeOfDay, timeToSecond, utc } from "./format.js";
 import { Head } from "./head.js";
 import { listen } from "./listen.js";
 import { ServerClock } from "./stream.js";
@@ -9,6 +9,9 @@ const API = document.documentElement.dataset.api;
 const EVERY_MS = 3_000;
 const PATIENCE_MS = 10_000;
 const OLD_S = 15;
+const ASTRAY_S = 5; // a clock that is off by less is told by nobody
+const LOW_BYTES = 256 * 2 ** 20; // as the doctor's HOST-2
+const WARM_C = 80; // as the doctor's HOST-6
 const UNDER_WAY = ["offered", "deferred", "downloading", "verified", "compiled", "golden", "shadow", "trial"];
 const BAD = ["failed", "rejected", "rolled-back"];
 const OVER = ["finished", "aborted", "replaced"];
@@ -219,6 +222,14 @@ function drawUpdate(box, update) {
   say(box.querySelector(".unit-said"), said);
 }
 
+const isAstray = (device) => Math.abs(device.clock_ahead_s ?? 0) > ASTRAY_S;
+
+function clockText(device) {
+  const set = device.clock === "synced" ? "set by the network" : "not sure";
+  if (!isAstray(device)) return set;
+  return `${set}, ${span(Math.abs(device.clock_ahead_s))} ${device.clock_ahead_s > 0 ? "ahead" : "behind"}`;
+}
+
 function facts(device) {
   const model = device.model ? `${device.model.name} ${device.model.version}` : "not known";
   const held = device.pinned ? ", held by a technician" : "";
@@ -227,7 +238,9 @@ function facts(device) {
     const oldest = device.rows ? `, oldest ${span(device.oldest_age_s)}` : "";
     rows.push(["Waiting", `${number(device.rows)} ${device.rows === 1 ? "record" : "records"}${oldest}`, device.rows && device.oldest_age_s > 300 ? "warn" : ""]);
   }
-  if (device.clock !== "unknown") rows.push(["Clock", device.clock === "synced" ? "set by the network" : "not sure", device.clock === "unsure" ? "warn" : ""]);
+  if (device.clock !== "unknown") rows.push(["Clock", clockText(device), device.clock === "unsure" || isAstray(device) ? "warn" : ""]);
+  if (device.disk_bytes) rows.push(["Disk", `${bytes(device.disk_free_bytes)} of ${bytes(device.disk_bytes)} free`, device.disk_free_bytes < LOW_BYTES ? "warn" : ""]);
+  if (device.temperature_c !== null) rows.push(["Heat", `${Math.round(device.temperature_c)} °C`, device.temperature_c >= WARM_C ? "warn" : ""]);
   return rows;
 }
 
