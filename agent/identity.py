@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from agent.config import ENROLLED, IDENTITY
+from agent.durable import sync_folder
 from agent.errors import Broken, Rejected
 from wire import enrolment
 
@@ -146,8 +147,8 @@ def _fill(folder: Path, told: enrolment.Identity, key: bytes, seen_as: Path) -> 
     _write(folder / CERTIFICATE, told.certificate.encode("ascii"), GROUP_READS)
     _write(folder / CA, told.trust.encode("ascii"), GROUP_READS)
     _write(folder / ENROLLED, _enrolled(told, seen_as).encode("utf-8"), GROUP_READS)
-    _flush(folder)
-    _flush(folder.parent)
+    sync_folder(folder)
+    sync_folder(folder.parent)
 
 
 def _swap(state_dir: Path, folder: Path) -> None:
@@ -158,7 +159,7 @@ def _swap(state_dir: Path, folder: Path) -> None:
     if name.is_dir() and not name.is_symlink():
         name.rename(state_dir / FOLDERS / "by-hand")  # somebody has put a folder there; it is kept
     link.replace(name)
-    _flush(state_dir)
+    sync_folder(state_dir)
 
 
 def _tidy(state_dir: Path, folder: Path) -> None:
@@ -222,7 +223,7 @@ def keep_root(state_dir: Path, root: str) -> Path | None:
         half.unlink(missing_ok=True)
         _write(half, root.encode("utf-8"), GROUP_READS)
         half.replace(path)
-        _flush(folder)
+        sync_folder(folder)
     return path
 
 
@@ -268,15 +269,6 @@ def _write(path: Path, content: bytes, mode: int) -> None:
         os.fchmod(file.fileno(), mode)  # whatever the umask of who enrols
         file.flush()
         os.fsync(file.fileno())
-
-
-def _flush(folder: Path) -> None:
-    """Bring a folder's entries to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _text(path: Path) -> str | None:

@@ -17,12 +17,24 @@ def age_s() -> float:
 
 def rss_bytes(pid: int | None = None) -> int:
     """Resident memory of a process, this one by default; 0 when it is gone."""
+    return _memory(pid, "VmRSS:")
+
+
+def peak_rss_bytes(pid: int | None = None) -> int:
+    """Give the most resident memory that a process had since its program started; 0 when it is gone.
+
+    Not `ru_maxrss` of getrusage(2): that one begins with the memory of the process which started the program.
+    """
+    return _memory(pid, "VmHWM:")
+
+
+def _memory(pid: int | None, name: str) -> int:
     try:
         text = Path(f"/proc/{pid or 'self'}/status").read_text(encoding="ascii")
     except OSError:
         return 0
     lines = (line.split() for line in text.splitlines())
-    return next((int(parts[1]) * 1024 for parts in lines if parts and parts[0] == "VmRSS:"), 0)
+    return next((int(parts[1]) * 1024 for parts in lines if parts and parts[0] == name), 0)
 
 
 def disk_bytes(folder: Path) -> tuple[int, int]:

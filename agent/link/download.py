@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from agent.core.bandwidth import Bandwidth
+from agent.durable import sync_folder
 from agent.errors import Broken, Rejected, Retryable
-from agent.link.files import sync_folder
 from agent.link.mirror import Mirror, too_large
 from agent.ports import Clock
 

@@ -19,8 +19,8 @@ from tuf.api.metadata import Metadata, Root, TargetFile, Timestamp
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from agent.core import floor
+from agent.durable import write_file
 from agent.errors import Broken, Rejected, Retryable, ShelfwireError
-from agent.link.files import write_durably
 from agent.link.mirror import Mirror, Missing, TooLarge
 from agent.ports import Clock
 from wire.envelope import utc
@@ -132,7 +132,7 @@ class Trust:
         if kept is not None and (given is None or _bytes_of(began) == mark):
             return kept
         if given is not None:
-            write_durably(began, mark)
+            write_file(began, mark)
             return given
         unchecked = _bytes_of(self._folder / "root.json")  # python-tuf says what is wrong with it
         if unchecked is not None:
@@ -178,7 +178,7 @@ class Trust:
         if signed_at is not None and (known is None or signed_at > known):
             keys = sorted(root.roles[Timestamp.type].keyids)
             kept = {"signed_at": signed_at.isoformat(), "keys": keys}
-            write_durably(self._folder / FLOOR, json.dumps(kept).encode())
+            write_file(self._folder / FLOOR, json.dumps(kept).encode())
         self.accepted = Accepted(
             root.version, timestamp.version, timestamp.snapshot_meta.version, updater.targets_version,
             timestamp.expires, signed_at, reading.behind_s,
@@ -251,7 +251,7 @@ class _Updater(Updater):
         self._trusted_set.reference_time = self._time_by(self._trusted_set.root)
 
     def _persist_file(self, filename: str, data: bytes) -> None:
-        write_durably(Path(filename), data)
+        write_file(Path(filename), data)
 
 
 class _Fetcher(FetcherInterface):

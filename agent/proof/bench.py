@@ -15,6 +15,7 @@ from typing import Any
 
 from agent.core.gates import Terms, latency_limit_ms, memory_limit_bytes
 from agent.errors import Rejected
+from agent.host.process import rss_bytes
 from agent.ports import Picture
 from agent.store.models import BUNDLE_CODES
 
@@ -182,7 +183,7 @@ class Bench:
 
     def _look(self, what: str, until_s: float) -> None:
         """Kill a child that takes too much memory or too long. Raises `Refusal`."""
-        used_bytes = _rss_bytes(self._child.pid)
+        used_bytes = rss_bytes(self._child.pid)
         if used_bytes > self._limit_bytes:
             self._weigh({"peak_bytes": used_bytes})
         if time.monotonic() > until_s:
@@ -229,12 +230,3 @@ class Bench:
 
 class Stopped(Exception):
     """The stop came while a gate was waited for; nothing was decided."""
-
-
-def _rss_bytes(pid: int) -> int:
-    """Resident memory of a process; 0 when it is gone."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")

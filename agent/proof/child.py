@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from agent.core.gates import p95
+from agent.host.process import peak_rss_bytes
 from models import Answer, Bundle, BundleError, Classifier, decode_picture
 
 NICENESS = 15
@@ -88,7 +89,7 @@ def _prove(settings: dict[str, Any], say: Say) -> None:
     pictures = _pictures(bundle)
     for picture in pictures[:WARM_FRAMES]:
         classifier.worker().classify(picture)
-    say({"gate": "memory", "peak_bytes": _peak_bytes()})
+    say({"gate": "memory", "peak_bytes": peak_rss_bytes()})
     say({"gate": "latency", **_speed(classifier, settings, cache, pictures)})
     _shadow(classifier, say)
 
@@ -136,7 +137,7 @@ def _shadow(classifier: Classifier, say: Say) -> None:
     while (head := stream.readline()) and (picture := _read(head, stream)) is not None:
         answer: Answer = worker.classify(picture)
         took_ms = answer.prepare_ms + answer.inference_ms
-        say({"label": answer.top[0][0], "score": answer.score, "ms": took_ms, "peak_bytes": _peak_bytes()})
+        say({"label": answer.top[0][0], "score": answer.score, "ms": took_ms, "peak_bytes": peak_rss_bytes()})
 
 
 def _read(head: bytes, stream: BinaryIO) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
@@ -145,10 +146,6 @@ def _read(head: bytes, stream: BinaryIO) -> np.ndarray[Any, np.dtype[np.uint8]] 
         return None
     raw = stream.read(height * width * 3)
     return np.frombuffer(raw, np.uint8).reshape(height, width, 3) if len(raw) == height * width * 3 else None
-
-
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.shards import Manifest
+from agent.durable import sync_folder
 from agent.errors import Broken
 from agent.night_ports import ShardFile
 from agent.store import parquet
 from agent.store.database import NO_SPACE
-from agent.store.spool import sync_folder
 
 log = logging.getLogger(__name__)
 

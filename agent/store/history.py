@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from agent.core.trial import Tally, total
-from agent.store.journal import load_json, write_file
+from agent.durable import write_file
+from agent.store.journal import load_json
 
 HISTORY: Final = "history.json"
 HOURS: Final = 24

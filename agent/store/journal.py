@@ -6,7 +6,6 @@ One small JSON file, replaced by rename after fsync. Who changes it holds the lo
 import contextlib
 import fcntl
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -15,6 +14,7 @@ from pydantic import Field, ValidationError
 
 from agent.core.lifecycle import What
 from agent.core.updates import Entry, Kept
+from agent.durable import sync_folder, write_file
 from agent.errors import Broken
 from wire.orders import Desired
 
@@ -157,27 +157,6 @@ def broken(folder: Path, error: OSError) -> Broken:
         f"{where}: {error.strerror or error}",
         f"mend {folder}: it must belong to the agent's user and have room; shelfwire-agent doctor disk",
     )
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Replace a file so that a power cut leaves the old or the new one, whole. Raises `OSError`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.{os.getpid()}.half")
-    with half.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    half.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the folder's entries on the disk when this returns. Raises `OSError`."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def load_json(path: Path) -> dict[str, object]:

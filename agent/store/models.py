@@ -22,8 +22,9 @@ from typing import Final, Literal
 
 from agent.core import lifecycle
 from agent.core.updates import Entry, Links
+from agent.durable import sync_folder, write_file
 from agent.errors import Rejected, Retryable
-from agent.store.journal import Journal, broken, sync_folder, write_file
+from agent.store.journal import Journal, broken
 from models.bundle import MANIFEST, Bundle, BundleFile, Manifest, inside, parse_manifest
 from models.errors import BundleError
 

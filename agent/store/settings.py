@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from agent.store.journal import broken, sync_folder, write_file
+from agent.durable import sync_folder, write_file
+from agent.store.journal import broken
 
 IN_FORCE, FORMER = "ordered.toml", "former.toml"
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
+from agent.durable import sync_folder
 from agent.errors import Broken, Rejected
 from agent.ports import Spooled
 from agent.store.database import NO_SPACE
@@ -198,15 +199,6 @@ class Sweeper:
             return 0
         self._spool.remove(found)
         return len(found)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's entries to the disk."""
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _free_bytes(folder: Path) -> int:
