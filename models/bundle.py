@@ -29,6 +29,12 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Score = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Text = Annotated[str, StringConstraints(max_length=4000)]
 Role = Literal["model", "weights", "golden", "card", "licence"]
+Kind = Literal["cpu", "gpu", "npu"]
+Precision = Literal["fp32", "int8"]
+Allowed = Annotated[float, Field(gt=0, le=0.5)]
+PRECISIONS: Final = ("fp32", "int8")
+INT8_TOLERANCE: Final = 0.05
+"""How far an INT8 score may lie from its own expectation: processors round and saturate differently."""
 
 
 class _Strict(BaseModel):
@@ -36,33 +42,59 @@ class _Strict(BaseModel):
 
 
 class BundleFile(_Strict):
-    """One file of the bundle. `weights` are data that the ONNX file keeps outside itself."""
+    """One file of the bundle. `weights` are data that a model's file keeps outside itself.
+
+    A model is ONNX, or OpenVINO's IR when its name ends in .xml: then a file of the same name with .bin is its weights.
+    `precision` is the model's own, fp32 when nothing is said.
+    """
 
     path: Annotated[str, StringConstraints(min_length=1, max_length=240)]
     size_bytes: Annotated[int, Field(ge=1, le=MOST_FILE_BYTES)]
     sha256: Sha256
     role: Role
+    precision: Precision | None = None
+
+    @property
+    def is_ir(self) -> bool:
+        """Whether this is a model in OpenVINO's own format, which no other runtime reads."""
+        return self.path.endswith(".xml")
 
 
 class GoldenInput(_Strict):
-    """A picture and the scores it must get; labels left out must score below the tolerance or 0.001."""
+    """A picture and the scores it must get; labels left out must score below the tolerance or 0.001.
+
+    `expected_int8` is what the INT8 model answers, which is not quite the same.
+    """
 
     path: str
     expected: Annotated[dict[str, Score], Field(min_length=1)]
+    expected_int8: Annotated[dict[str, Score], Field(min_length=1)] | None = None
 
 
 class Golden(_Strict):
-    """Pictures with known answers, and by how much a score may differ on which kind of accelerator."""
+    """Pictures with known answers, and by how much a score may differ on which kind of accelerator.
+
+    `tolerance` holds for FP32; an INT8 score may differ by `tolerance_int8`, 0.05 where nothing is said.
+    """
 
     inputs: tuple[GoldenInput, ...] = ()
-    tolerance: dict[Literal["cpu", "gpu", "npu"], Annotated[float, Field(gt=0, le=0.5)]] = {"cpu": 1e-3}
+    tolerance: dict[Kind, Allowed] = {"cpu": 1e-3}
+    tolerance_int8: dict[Kind, Allowed] | None = None
+
+    def allowed(self, precision: str, device: str) -> float:
+        """By how much a score may differ on `device` (cpu, gpu or npu)."""
+        int8 = precision == "int8"
+        by_kind = {
+            str(kind): value for kind, value in ((self.tolerance_int8 or {}) if int8 else self.tolerance).items()
+        }
+        return by_kind.get(device, INT8_TOLERANCE if int8 else 1e-3)
 
 
 class Limits(_Strict):
     """Where the model may run: runtimes it was checked with, kinds of accelerator, and its peak memory."""
 
     runtimes: Annotated[tuple[str, ...], Field(min_length=1)]
-    devices: Annotated[tuple[Literal["cpu", "gpu", "npu"], ...], Field(min_length=1)] = ("cpu",)
+    devices: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("cpu",)
     memory_bytes: Annotated[int, Field(ge=0)] = 0
 
 
@@ -108,15 +140,33 @@ class Manifest(_Strict):
         paths = [file.path for file in self.files]
         if len(set(paths)) != len(paths):
             raise ValueError("a file is listed twice")
-        if [file.role for file in self.files].count("model") != 1:
-            raise ValueError("exactly one file has the role model")
+        self._check_models(paths)
         for golden in self.golden.inputs:
             if golden.path not in paths:
                 raise ValueError(f"golden input {golden.path} is not among the files")
-            strange = set(golden.expected) - set(self.labels)
+            strange = {*golden.expected, *(golden.expected_int8 or {})} - set(self.labels)
             if strange:
                 raise ValueError(f"golden input {golden.path} expects {sorted(strange)[:3]}, which are no labels")
         return self
+
+    def _check_models(self, paths: list[str]) -> None:
+        models = [file for file in self.files if file.role == "model"]
+        if not 1 <= len(models) == len(self.models):
+            raise ValueError("one file has the role model, or one for each precision")
+        for file in self.files:
+            if file.precision is not None and file.role != "model":
+                raise ValueError(f"{file.path} is no model and has no precision")
+        for model in models:
+            if model.is_ir and "openvino" not in self.limits.runtimes:
+                raise ValueError(f"{model.path} needs the runtime openvino among limits.runtimes")
+            if model.is_ir and f"{model.path[:-4]}.bin" not in paths:
+                raise ValueError(f"{model.path} needs {model.path[:-4]}.bin, with the role weights")
+
+    @property
+    def models(self) -> dict[str, BundleFile]:
+        """The model's file for each precision that is there, fp32 first."""
+        found = {file.precision or "fp32": file for file in self.files if file.role == "model"}
+        return {precision: found[precision] for precision in PRECISIONS if precision in found}
 
 
 @dataclass(frozen=True, slots=True)

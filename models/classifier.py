@@ -1,20 +1,24 @@
 """The classifier: pictures in, labels with scores out, the same whichever runtime does the arithmetic."""
 
+import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from models import onnx_file
+from models import golden
 from models.bundle import UNKNOWN, Bundle, ModelRef
+from models.choosing import FALLS_BACK, plan
 from models.errors import BundleError
-from models.picture import decode_picture
+from models.loading import read_model
 from models.prepare import Preparer, check_frame
-from models.runtimes import Engine, Model, Request, Scores, choose, open_engine
+from models.runtimes import Engine, EngineFault, Scores, installed, open_engine
+from models.setup import OPEN, Note, Runtime, Setup
 
 __all__ = ["UNKNOWN", "Answer", "Classifier", "Worker"]
 
@@ -40,25 +44,32 @@ class Answer:
 class Worker:
     """One thread's way to the model: its own request and its own reused buffer."""
 
-    def __init__(self, request: Request, bundle: Bundle) -> None:
-        self._request = request
+    def __init__(self, engine: Engine, bundle: Bundle, opened: "Classifier | None" = None) -> None:
+        """`opened` is asked for another engine when this one fails; without it the failure is the answer."""
+        self._opened = opened
         self._labels = bundle.manifest.labels
         self._threshold = bundle.manifest.threshold
         self._logits = bundle.manifest.output == "logits"
-        self._preparer = Preparer(bundle.manifest.input, request.buffer)
+        self._spec = bundle.manifest.input
+        self._use(engine)
+
+    def _use(self, engine: Engine) -> None:
+        self._engine = engine
+        self._request = engine.request()
+        self._preparer = Preparer(self._spec, self._request.buffer)
 
     def classify(self, bgr: npt.NDArray[np.uint8], k: int = 5) -> Answer:
         """The `k` best labels for `bgr`, (H, W, 3) uint8 of any size, which is not kept.
 
         Raises PictureError picture-shape for another array, BundleError model-output when the model gives
-        numbers that are no scores, ValueError for k < 1.
+        numbers that are no scores and model-run when it fails in every way, ValueError for k < 1.
         """
         if k < 1:
             raise ValueError("k is at least 1")
         began_ns = time.perf_counter_ns()
         self._preparer.fill(check_frame(bgr))
         prepared_ns = time.perf_counter_ns()
-        scores = self._request.run()
+        scores = self._run(bgr)
         done_ns = time.perf_counter_ns()
         return self._answer(scores, k, (prepared_ns - began_ns) * _MS_PER_NS, (done_ns - prepared_ns) * _MS_PER_NS)
 
@@ -68,7 +79,18 @@ class Worker:
         Raises as `classify` does.
         """
         self._preparer.fill(check_frame(bgr))
-        return _checked(self._probabilities(self._request.run())).clip(0.0, 1.0)
+        return _checked(self._probabilities(self._run(bgr))).clip(0.0, 1.0)
+
+    def _run(self, bgr: npt.NDArray[np.uint8]) -> Scores:
+        """Run what is in the buffer. Where the runtime fails, the same picture is answered in the next way."""
+        while True:
+            try:
+                return self._request.run()
+            except EngineFault as fault:
+                if self._opened is None:
+                    raise BundleError("model-run", f"the model failed: {fault}", "look at the accelerator") from None
+                self._use(self._opened.after(self._engine, fault))
+                self._preparer.fill(bgr)
 
     def _probabilities(self, scores: Scores) -> Scores:
         if not self._logits:
@@ -97,35 +119,101 @@ def _checked(scores: Scores) -> Scores:
 class Classifier:
     """An opened bundle. Share it between threads; give each thread a `worker()` of its own."""
 
-    def __init__(self, bundle: Bundle, runtime: str, engine: Engine) -> None:
+    def __init__(self, bundle: Bundle, tries: tuple[Setup, ...], workers: int, cache_dir: Path | None) -> None:
         """Use `Classifier.open`."""
         self.bundle = bundle
-        self.runtime = runtime
-        self._engine = engine
+        self._tries = deque(tries)
+        self._workers = workers
+        self._cache_dir = cache_dir
+        self._notes: tuple[Note, ...] = ()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._engine = self._open_next(None)
 
     @classmethod
     def open(
-        cls, bundle: Bundle | Path | str, runtime: str = "auto", workers: int = 1, cache_dir: Path | None = None
+        cls,
+        bundle: Bundle | Path | str,
+        setup: Setup | str = OPEN,
+        workers: int = 1,
+        cache_dir: Path | None = None,
+        *,
+        strict: bool = False,
     ) -> "Classifier":
-        """Open a bundle with "openvino", "onnxruntime", or the better one present ("auto").
+        """Open a bundle as `setup` says, or with the runtime of that name; what is left open is chosen.
 
-        `workers` threads will classify at once. Compiled models are kept in `cache_dir`. Raises BundleError:
-        what Bundle.load raises, bundle-runtime, bundle-input, bundle-label-count, model-load.
+        `workers` threads will classify at once. Compiled models are kept in `cache_dir`. What cannot be had as asked
+        falls back to the CPU, from INT8 to FP32, then to the other runtime, and `notes` tells it; golden inputs are
+        answered before anything but FP32 on the CPU is taken. With `strict` nothing falls back. Raises BundleError:
+        what Bundle.load raises, bundle-runtime, bundle-input, bundle-label-count, model-setup, model-load; with
+        `strict` also model-device and bundle-golden.
         """
         if workers < 1:
             raise ValueError("workers is at least 1")
+        asked = (Setup(runtime=cast(Runtime, setup)) if isinstance(setup, str) else setup).checked()
         checked = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-        chosen = choose(runtime, checked.manifest)
-        engine = open_engine(chosen, _model(checked), workers, cache_dir)
-        labels = len(checked.manifest.labels)
-        if engine.outputs != labels:
+        planned = plan(asked, checked.manifest, installed)
+        if strict and planned.notes:
+            raise BundleError("model-device", planned.notes[0].message, planned.notes[0].hint)
+        opened = cls(checked, planned.tries[:1] if strict else planned.tries, workers, cache_dir)
+        opened._notes = (*planned.notes, *opened._notes)
+        return opened
+
+    @property
+    def setup(self) -> Setup:
+        """How the model is run now, nothing left open."""
+        return self._engine.setup
+
+    @property
+    def runtime(self) -> str:
+        """The runtime that does the arithmetic now."""
+        return self._engine.setup.runtime
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """Everything in which it runs otherwise than was asked for; it may grow while it runs."""
+        return self._notes + self._engine.notes
+
+    def after(self, failed: Engine, fault: EngineFault) -> Engine:
+        """The engine to go on with when one has failed while it ran. Any thread. Raises BundleError model-run."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the classifier is closed")
+            if self._engine is failed:
+                error = BundleError("model-run", f"{failed.setup.device.upper()} failed: {fault}", "look at its driver")
+                self._engine = self._open_next((failed.setup, error))
+                failed.close()
+            return self._engine
+
+    def _open_next(self, failed: tuple[Setup, BundleError] | None) -> Engine:
+        """Open the next way that works; `failed` says what the one before did. Raises the first error of all."""
+        first = failed
+        while self._tries:
+            setup = self._tries.popleft()
+            try:
+                engine = self._open(setup, checked=first is not None)
+            except BundleError as error:
+                first = first or (setup, error)
+                if error.code not in FALLS_BACK:
+                    raise
+                continue
+            if first is not None:
+                self._notes += (_fell_back(*first, engine.setup),)
+            return engine
+        assert first is not None
+        raise first[1]
+
+    def _open(self, setup: Setup, *, checked: bool) -> Engine:
+        """Open one way. What is not plain, or comes after a failure, must answer the golden inputs first."""
+        engine = open_engine(setup, read_model(self.bundle, setup.precision), self._workers, self._cache_dir)
+        try:
+            _check_outputs(engine, self.labels)
+            if checked or (engine.setup.device, engine.setup.precision) != ("cpu", "fp32"):
+                golden.check(self.bundle, engine.setup, Worker(engine, self.bundle).scores)
+        except BundleError:
             engine.close()
-            raise BundleError(
-                "bundle-label-count",
-                f"the model gives {engine.outputs} scores, the bundle names {labels} labels",
-                "list the labels the model was trained with, in its order, and pack the bundle again",
-            )
-        return cls(checked, chosen, engine)
+            raise
+        return engine
 
     @property
     def model(self) -> ModelRef:
@@ -144,27 +232,17 @@ class Classifier:
 
     def worker(self) -> Worker:
         """A new worker, for one thread."""
-        return Worker(self._engine.request(), self.bundle)
+        return Worker(self._engine, self.bundle, self)
 
-    def check_golden(self, device: str = "cpu") -> None:
+    def check_golden(self) -> None:
         """Classify the bundle's golden inputs. Raises BundleError bundle-golden at the first wrong score."""
-        golden = self.bundle.manifest.golden
-        tolerance = {str(kind): value for kind, value in golden.tolerance.items()}.get(device, 1e-3)
-        worker = self.worker()
-        for item in golden.inputs:
-            answer = worker.classify(decode_picture(self.bundle.read(item.path)), k=len(self.labels))
-            for label, score in answer.top:
-                allowed = tolerance if label in item.expected else max(tolerance, 1e-3)
-                if abs(score - item.expected.get(label, 0.0)) > allowed:
-                    raise BundleError(
-                        "bundle-golden",
-                        f"{item.path}: {label} scores {score:.4f}, not {item.expected.get(label, 0.0):.4f}",
-                        "this model does not run as it did where it was made: try the other runtime, or roll back",
-                    )
+        golden.check(self.bundle, self.setup, self.worker().scores)
 
     def close(self) -> None:
         """Let go of the model. Workers must not be used any more."""
-        self._engine.close()
+        with self._lock:
+            self._closed = True
+            self._engine.close()
 
     def __enter__(self) -> Self:
         return self
@@ -175,21 +253,17 @@ class Classifier:
         self.close()
 
 
-def _model(bundle: Bundle) -> Model:
-    """The model's bytes, after a look whether they name files that the bundle does not list."""
-    file = bundle.file("model")
-    content = bundle.read(file.path)
-    try:
-        outside = onnx_file.external_files(content)
-    except ValueError as wrong:
-        raise BundleError("model-load", f"{file.path} is no ONNX file: {wrong}", "pack the bundle again") from None
-    listed = {weights.path for weights in bundle.manifest.files if weights.role == "weights"}
-    beside = Path(file.path).parent
-    strange = sorted(name for name in outside if (beside / name).as_posix() not in listed)
-    if strange:
+def _check_outputs(engine: Engine, labels: tuple[str, ...]) -> None:
+    if engine.outputs != len(labels):
         raise BundleError(
-            "bundle-path",
-            f"the model reads {strange[0]!r}, which the bundle does not list",
-            "export the model with its weights inside, or list the file with the role weights",
+            "bundle-label-count",
+            f"the model gives {engine.outputs} scores, the bundle names {len(labels)} labels",
+            "list the labels the model was trained with, in its order, and pack the bundle again",
         )
-    return Model(content, bundle.folder / file.path if outside else None, bundle.manifest.input)
+
+
+def _fell_back(asked: Setup, error: BundleError, used: Setup) -> Note:
+    """Say that one way did not work, and which one is taken."""
+    code = {"model-device": "device-missing", "model-run": "device-lost", "model-load": "runtime-failed"}
+    text = f"{asked.runtime} on {asked.device}, {asked.precision}: {error}; now it is {used}"
+    return Note(code.get(error.code, "answers-wrong"), text, error.hint)

@@ -5,7 +5,9 @@ class BundleError(ValueError):
     """A bundle that cannot be trusted or run.
 
     `code` is one of bundle-missing, bundle-json, bundle-path, bundle-file-missing, bundle-digest, bundle-runtime,
-    bundle-input, bundle-label-count, bundle-golden, model-load, model-output; `hint` is the cure.
+    bundle-input, bundle-label-count, bundle-golden, model-load, model-output, model-setup (a word of the setup that is
+    not known), model-device (the accelerator is not there or does not take the model), model-run (every way of running
+    it has failed); `hint` is the cure.
     """
 
     def __init__(self, code: str, message: str, hint: str) -> None:

@@ -5,23 +5,24 @@ import hashlib
 import sys
 from pathlib import Path
 
-from models.bundle import MANIFEST, Bundle, BundleFile, Manifest, Role, inside, read_manifest
+from models.bundle import MANIFEST, Bundle, BundleFile, Manifest, Precision, Role, inside, read_manifest
 from models.errors import BundleError
 
 
-def describe(folder: Path, path: str, role: Role) -> BundleFile:
+def describe(folder: Path, path: str, role: Role, precision: Precision | None = None) -> BundleFile:
     """The entry for the file `path` of `folder` as it is now. Raises BundleError bundle-path, bundle-file-missing."""
     place = inside(folder, path)
     if not place.is_file():
         raise BundleError("bundle-file-missing", f"{path} is missing from {folder}", "put it there, or unlist it")
     content = place.read_bytes()
-    return BundleFile(path=path, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), role=role)
+    digest = hashlib.sha256(content).hexdigest()
+    return BundleFile(path=path, size_bytes=len(content), sha256=digest, role=role, precision=precision)
 
 
 def write(folder: Path, manifest: Manifest) -> Bundle:
     """Write `manifest` as the `bundle.json` of `folder` and load the result. Raises what Bundle.load raises."""
     half = folder / f".{MANIFEST}.half"
-    half.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    half.write_text(manifest.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
     half.replace(folder / MANIFEST)
     return Bundle.load(folder)
 
@@ -29,7 +30,7 @@ def write(folder: Path, manifest: Manifest) -> Bundle:
 def refresh(folder: Path) -> Bundle:
     """Put the sizes and digests of the files as they are now into `bundle.json`; the rest stays."""
     manifest, _ = read_manifest(folder)
-    files = tuple(describe(folder, file.path, file.role) for file in manifest.files)
+    files = tuple(describe(folder, file.path, file.role, file.precision) for file in manifest.files)
     return write(folder, manifest.model_copy(update={"files": files}))
 
 

@@ -134,7 +134,7 @@ def _look(config: Config, camera: Camera, wanted: Wish, *, classify: bool) -> It
 
 def _worker(config: Config) -> Worker:
     try:
-        return Classifier.open(resolve(config.model.bundle), config.model.runtime).worker()
+        return Classifier.open(resolve(config.model.bundle), config.model.setup).worker()
     except BundleError as error:
         raise Broken(error.code, str(error), error.hint) from None
 

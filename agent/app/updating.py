@@ -238,7 +238,7 @@ class Updating:
         trying = Trying(
             bundle.folder,
             self.using.classifier.bundle.folder,
-            self._config.model.runtime,
+            self._config.model.setup,
             self._workers,
             self._config.device.state_dir / "compiled",
             bundle.manifest.limits.memory_bytes,

@@ -1,5 +1,6 @@
 """The model in use, put together: its bundle opened, its alert rules, its policy. Replaced as a whole by an update."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from agent.errors import Broken, Rejected
 from agent.store.models import Models, key_of
 from agent.store.settings import SettingsFiles
 from models import Bundle, BundleError, Classifier, resolve
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,9 @@ def open_classifier(config: Config, workers: int, bundle: Bundle | None = None, 
     cache = config.device.state_dir / "compiled"
     try:
         which = bundle if bundle is not None else resolve(config.model.bundle)
-        classifier = Classifier.open(which, config.model.runtime, workers, cache)
+        classifier = Classifier.open(which, config.model.setup, workers, cache)
+        for note in classifier.notes:
+            log.warning("%s [%s]; cure: %s", note.message, note.code, note.hint)
         if not proven:
             classifier.check_golden()
     except BundleError as error:

@@ -65,7 +65,7 @@ STOP_STORE_S = 6.0
 def check_reload(new: Config, old: Config) -> None:
     """Refuse a configuration that vision could not run with. Raises `Rejected` and `Broken` with the cure."""
     _need_camera(new)
-    if (new.model.bundle, new.model.runtime) != (old.model.bundle, old.model.runtime):
+    if (new.model.bundle, new.model.setup) != (old.model.bundle, old.model.setup):
         open_classifier(new, 1).close()
     make_rules(new, bundle_in_use(new).manifest.labels)
 

@@ -1,5 +1,6 @@
 """Does the model answer now as it did where it was made?"""
 
+import json
 from collections.abc import Iterator
 
 from agent.checks import child
@@ -24,7 +25,7 @@ def check(context: Context) -> Iterator[Finding]:
         folder = str(in_force(config).folder)
     except (OSError, ValueError):
         folder = config.model.bundle
-    said = child.ask(context.left_s(), "model", folder, config.model.runtime)
+    said = child.ask(context.left_s(), "model", folder, json.dumps(config.model.setup.to_json()))
     report = next(iter(said.reports), None)
     if report is None and said.ended:
         yield wrong("model", "MOD-3", "the process that loaded it crashed")

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from agent.cli.common import add_json, say_error, table
+from agent.cli.common import add_json, add_setup, say_error, say_notes, setup_from, table
 from agent.errors import Broken, Rejected
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle", default="produce", metavar="BUNDLE", help="bundle name or folder (default: produce)"
     )
-    parser.add_argument("--runtime", default="auto", choices=["auto", "openvino", "onnxruntime"])
+    add_setup(parser)
     parser.add_argument("--top", type=int, default=3, choices=range(1, 11), metavar="1-10", help="labels per picture")
     add_json(parser)
 
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
     paths = list(_pictures(options.path))
     try:
-        classifier = Classifier.open(resolve(options.bundle), options.runtime)
+        classifier = Classifier.open(resolve(options.bundle), setup_from(options))
     except BundleError as error:
         raise Broken(error.code, str(error), error.hint) from None
     worker = classifier.worker()
@@ -43,8 +43,11 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         model = classifier.model
         head = {"name": model.name, "version": model.version, "release": model.release, "digest": model.digest}
-        print(json.dumps({"model": head, "runtime": classifier.runtime, "pictures": answers}, indent=2))
+        how = {"runtime": classifier.runtime, "setup": classifier.setup.to_json()}
+        notes = [note.to_json() for note in classifier.notes]
+        print(json.dumps({"model": head, **how, "notes": notes, "pictures": answers}, indent=2))
     else:
+        say_notes(classifier.notes)
         _print(answers)
     return UNREADABLE if failed else 0
 

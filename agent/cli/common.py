@@ -8,10 +8,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, get_args
 
 from agent import config
 from agent.config import Config
+from models.setup import Device, Note, Precision, Preprocess, Runtime, Setup
 
 DEFAULT_CONFIG = Path("/etc/shelfwire/shelfwire.toml")
 
@@ -31,6 +32,25 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add `--json`."""
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
+
+
+def add_setup(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how a model is run. See `setup_from`."""
+    parser.add_argument("--runtime", default="auto", choices=get_args(Runtime))
+    parser.add_argument("--device", default="auto", choices=get_args(Device), help="accelerator (default: auto, cpu)")
+    parser.add_argument("--precision", default="auto", choices=get_args(Precision), help="default: auto, fp32")
+    parser.add_argument("--preprocess", default="auto", choices=get_args(Preprocess), help="where colour and scale go")
+
+
+def setup_from(options: argparse.Namespace) -> Setup:
+    """Give what the options of `add_setup` say."""
+    return Setup(options.runtime, options.device, options.precision, 0, options.preprocess)
+
+
+def say_notes(notes: Sequence[Note]) -> None:
+    """Warn on standard error of everything in which a model runs otherwise than was asked for."""
+    for note in notes:
+        print(f"warning: {note.message} [{note.code}]\n  cure: {note.hint}", file=sys.stderr)
 
 
 def add_logging(parser: argparse.ArgumentParser) -> None:

@@ -170,7 +170,7 @@ def _test(options: argparse.Namespace, config: Config, _models: Models) -> int:
         fits(config, bundle)
         running = bundle_in_use(config).folder
         cache = config.device.state_dir / "compiled"
-        trying = Trying(bundle.folder, running, config.model.runtime, max(1, workers_for(config)), cache,
+        trying = Trying(bundle.folder, running, config.model.setup, max(1, workers_for(config)), cache,
                         bundle.manifest.limits.memory_bytes)  # fmt: skip
         bench = Bench(trying, terms_of(config), threading.Event())
         numbers = bench.numbers

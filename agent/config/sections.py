@@ -21,6 +21,8 @@ from pydantic import (
 )
 
 from agent.core.zones import Zone, read_zones
+from models.setup import Device as Accelerator
+from models.setup import Precision, Preprocess, Runtime, Setup
 
 STATE_DIR = Path("/var/lib/shelfwire")
 
@@ -80,10 +82,19 @@ class Model(Section):
     """Which bundle answers, and how it is run."""
 
     bundle: str = Field("produce", description='a shipped bundle ("produce") or a path to a bundle folder')
-    runtime: Literal["auto", "openvino", "onnxruntime"] = Field("auto", description="auto takes the faster one")
+    runtime: Runtime = Field("auto", description="openvino or onnxruntime; auto: as was measured (bench)")
+    device: Accelerator = Field("auto", description="cpu, gpu or npu; any: the runtime chooses; auto: as was measured")
+    precision: Precision = Field("auto", description="fp32 or int8; auto: as was measured, else fp32")
+    streams: int = Field(0, ge=0, le=64, description="pictures computed at once; 0: as was measured, or one a worker")
+    preprocess: Preprocess = Field("auto", description="colour and scale in the model's graph, or on the host; auto")
     workers: int = Field(0, ge=0, le=64, description="frames worked on at once; 0: two per core, one per camera")
     threshold: float | None = Field(None, ge=0, le=1, description="overrides the bundle's threshold for `unknown`")
     top: int = Field(3, ge=1, le=10, description="how many labels a result lists")
+
+    @property
+    def setup(self) -> Setup:
+        """How the model is to be run, as far as it is configured."""
+        return Setup(self.runtime, self.device, self.precision, self.streams, self.preprocess)
 
 
 CameraKind = Literal["rtsp", "http", "usb", "file", "folder", "snapshot", "synthetic"]

@@ -1,4 +1,4 @@
-"""The doctor's child: ``python -m agent.probe cameras CONFIG UNTIL`` or ``model BUNDLE RUNTIME UNTIL``.
+"""The doctor's child: ``python -m agent.probe cameras CONFIG UNTIL`` or ``model BUNDLE SETUP UNTIL``.
 
 It prints one JSON object per line: ``{"ready": true}`` once the libraries are loaded, then what it finds, as soon as it
 knows it. UNTIL is the time on the monotonic clock, which all processes share, by which it will be killed.

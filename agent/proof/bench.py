@@ -18,6 +18,7 @@ from agent.errors import Rejected
 from agent.host.process import rss_bytes
 from agent.ports import Picture
 from agent.store.models import BUNDLE_CODES
+from models.setup import Setup
 
 LOOK_EVERY_S = 0.05
 """How often the child's memory is looked at while something is expected of it."""
@@ -32,7 +33,7 @@ class Trying:
 
     bundle: Path
     running: Path | None
-    runtime: str
+    setup: Setup
     workers: int
     cache: Path
     declared_bytes: int = 0
@@ -68,7 +69,7 @@ class Bench:
         settings = {
             "bundle": str(trying.bundle),
             "running": str(trying.running) if trying.running is not None else "",
-            "runtime": trying.runtime,
+            "setup": trying.setup.to_json(),
             "workers": trying.workers,
             "cache": str(trying.cache),
             "memory_bytes": self._limit_bytes,

@@ -22,6 +22,7 @@ import numpy as np
 from agent.core.gates import p95
 from agent.host.process import peak_rss_bytes
 from models import Answer, Bundle, BundleError, Classifier, decode_picture
+from models.setup import Setup
 
 NICENESS = 15
 PR_SET_PDEATHSIG = 1
@@ -80,7 +81,7 @@ def _prove(settings: dict[str, Any], say: Say) -> None:
     cache = Path(settings["cache"]) if settings.get("cache") else None
     began_s = time.monotonic()
     bundle = Bundle.load(settings["bundle"])
-    classifier = Classifier.open(bundle, settings["runtime"], int(settings["workers"]), cache)
+    classifier = Classifier.open(bundle, Setup.from_json(settings["setup"]), int(settings["workers"]), cache)
     say({"gate": "compiled", "runtime": classifier.runtime, "took_s": time.monotonic() - began_s})
     began_s = time.monotonic()
     classifier.check_golden()
@@ -126,7 +127,7 @@ def _running(settings: dict[str, Any], cache: Path | None) -> Classifier | None:
     if not settings.get("running"):
         return None
     try:
-        return Classifier.open(settings["running"], settings["runtime"], int(settings["workers"]), cache)
+        return Classifier.open(settings["running"], Setup.from_json(settings["setup"]), int(settings["workers"]), cache)
     except BundleError:
         return None  # then the deadline alone is the measure
 

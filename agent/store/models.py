@@ -47,6 +47,8 @@ BUNDLE_CODES: Final = {
     "bundle-label-count": "update-compile",
     "bundle-input": "update-compile",
     "model-output": "update-golden",
+    "model-device": "update-compile",
+    "model-run": "update-compile",
 }
 """What the bundle's own errors are as ends of an update; others are ``update-bundle``."""
 

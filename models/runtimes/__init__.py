@@ -1,4 +1,4 @@
-"""The port between the classifier and the libraries that run a model, and which library to take."""
+"""The port between the classifier and the libraries that run a model."""
 
 import os
 from dataclasses import dataclass
@@ -10,11 +10,17 @@ from typing import Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from models.bundle import RUNTIMES, Manifest
+from models.bundle import Manifest
+from models.choosing import plan
 from models.errors import BundleError
 from models.prepare import Input
+from models.setup import Note, Runtime, Setup
 
 Scores = npt.NDArray[np.float32]
+
+
+class EngineFault(Exception):
+    """The runtime failed while it ran a model that it had loaded: an accelerator went away, memory ran out."""
 
 
 class Request(Protocol):
@@ -24,13 +30,17 @@ class Request(Protocol):
     """(height, width, 3) BGR: write the prepared picture here."""
 
     def run(self) -> Scores:
-        """The model's output for what is in the buffer, (classes,); valid until the next run."""
+        """The model's output for what is in the buffer, (classes,); valid until the next run. Raises EngineFault."""
 
 
 class Engine(Protocol):
     """A loaded model; `outputs` is how many numbers it gives for one picture."""
 
     outputs: int
+    setup: Setup
+    """What it really does, nothing left open."""
+    notes: tuple[Note, ...]
+    """Where that is not what was asked for."""
 
     def request(self) -> Request:
         """A new request of its own."""
@@ -41,11 +51,16 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What an engine is opened with: the ONNX bytes, or the file where weights lie beside it."""
+    """What an engine is opened with: the bytes of its file and of its weights, or the file where others lie beside it.
+
+    `devices` are the kinds of accelerator that the bundle was made for.
+    """
 
     content: bytes
     path: Path | None
     spec: Input
+    weights: bytes | None = None
+    devices: tuple[str, ...] = ("cpu",)
 
     @property
     def expected_shape(self) -> tuple[int, int, int]:
@@ -54,35 +69,42 @@ class Model:
         return (spec.height, spec.width, 3) if spec.layout == "nhwc" else (3, spec.height, spec.width)
 
 
+def installed(runtime: str) -> bool:
+    """Whether this Python has that runtime."""
+    return find_spec(runtime) is not None
+
+
 def choose(runtime: str, manifest: Manifest) -> str:
-    """The runtime to use: the one asked for, or for auto the first that is installed and allowed.
+    """The runtime that a bundle is opened with when this one is asked for. Raises BundleError bundle-runtime."""
+    asked = Setup(runtime=cast(Runtime, runtime)).checked()
+    return plan(asked, manifest, installed).tries[0].runtime
 
-    Raises BundleError bundle-runtime.
+
+def open_engine(setup: Setup, model: Model, workers: int, cache_dir: Path | None) -> Engine:
+    """Load `model` as `setup` says, for `workers` threads.
+
+    Raises BundleError: model-load, bundle-input, model-device when the accelerator is not there or cannot run it.
     """
-    allowed = [name for name in RUNTIMES if name in manifest.limits.runtimes]
-    if runtime == "auto":
-        installed = [name for name in allowed if find_spec(name) is not None]
-        if not installed:
-            raise BundleError("bundle-runtime", f"none of {allowed} is installed", f"pip install {allowed[0]}")
-        return installed[0]
-    if runtime not in RUNTIMES:
-        raise BundleError("bundle-runtime", f"{runtime!r} is no runtime", f"choose auto, {' or '.join(RUNTIMES)}")
-    if runtime not in allowed:
-        raise BundleError("bundle-runtime", f"this bundle was not made for {runtime}", f"choose auto or {allowed[0]}")
-    if find_spec(runtime) is None:
-        raise BundleError("bundle-runtime", f"{runtime} is not installed", f"pip install {runtime}")
-    return runtime
-
-
-def open_engine(runtime: str, model: Model, workers: int, cache_dir: Path | None) -> Engine:
-    """Load `model` with `runtime` for `workers` threads. Raises BundleError model-load, bundle-input."""
-    adapter = import_module(f"models.runtimes.{runtime}")
-    return cast(Engine, adapter.open_engine(model, workers, cache_dir))
+    adapter = import_module(f"models.runtimes.{setup.runtime}")
+    return cast(Engine, adapter.open_engine(setup, model, workers, cache_dir))
 
 
 def cores() -> int:
     """Processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def streams_for(setup: Setup, workers: int) -> int:
+    """How many pictures are computed at once: as configured, else one per worker.
+
+    More workers than cores keep every stream fed while others prepare and record; more streams would only share.
+    """
+    return setup.streams or min(workers, cores())
+
+
+def does_no_arithmetic(spec: Input) -> bool:
+    """Whether the model takes the prepared bytes as they are."""
+    return spec.dtype == "uint8" and spec.layout == "nhwc" and spec.colour == "bgr"
 
 
 def shape_error(given: object, model: Model) -> BundleError:
@@ -92,3 +114,8 @@ def shape_error(given: object, model: Model) -> BundleError:
         f"the model takes {given}, the bundle describes {model.spec.dtype} {model.expected_shape}",
         "correct the input description in bundle.json and pack it again",
     )
+
+
+def device_error(device: str, why: str) -> BundleError:
+    """The error for an accelerator that is not there or does not take the model."""
+    return BundleError("model-device", f"{device.upper()}: {why}", "see docs/hardware.md, or set [model] device to cpu")

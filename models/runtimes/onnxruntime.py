@@ -1,5 +1,6 @@
 """Models run by ONNX Runtime: everywhere, and the second opinion that keeps the first one honest."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,17 @@ import onnxruntime as ort
 
 from models.errors import BundleError
 from models.prepare import Input, arithmetic
-from models.runtimes import Model, Scores, cores, shape_error
+from models.runtimes import (
+    EngineFault,
+    Model,
+    Scores,
+    cores,
+    device_error,
+    does_no_arithmetic,
+    shape_error,
+    streams_for,
+)
+from models.setup import Note, Preprocess, Setup
 
 _KINDS = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 
@@ -20,22 +31,27 @@ class OnnxRuntimeRequest:
         self._session = session
         self._spec = spec
         self._entry = session.get_inputs()[0].name
-        as_it_is = spec.dtype == "uint8" and spec.layout == "nhwc" and spec.colour == "bgr"
-        self._given = self.buffer[None] if as_it_is else None
+        self._given = self.buffer[None] if does_no_arithmetic(spec) else None
 
     def run(self) -> Scores:
         """See Request."""
         given = arithmetic(self.buffer, self._spec) if self._given is None else self._given
-        return np.asarray(self._session.run(None, {self._entry: given})[0], np.float32).reshape(-1)
+        try:
+            return np.asarray(self._session.run(None, {self._entry: given})[0], np.float32).reshape(-1)
+        except Exception as broken:  # noqa: BLE001  # the library's errors have no public common base
+            raise EngineFault(_reason(broken)) from None
 
 
 class OnnxRuntimeEngine:
     """A loaded session."""
 
-    def __init__(self, session: ort.InferenceSession, spec: Input, outputs: int) -> None:
+    notes: tuple[Note, ...] = ()
+
+    def __init__(self, session: ort.InferenceSession, spec: Input, outputs: int, setup: Setup) -> None:
         self._session: ort.InferenceSession | None = session
         self._spec = spec
         self.outputs = outputs
+        self.setup = setup
 
     def request(self) -> OnnxRuntimeRequest:
         """See Engine."""
@@ -48,10 +64,13 @@ class OnnxRuntimeEngine:
         self._session = None
 
 
-def open_engine(model: Model, workers: int, cache_dir: Path | None) -> OnnxRuntimeEngine:  # noqa: ARG001
+def open_engine(setup: Setup, model: Model, workers: int, cache_dir: Path | None) -> OnnxRuntimeEngine:  # noqa: ARG001
     """Load for `workers` threads. There is nothing worth keeping in `cache_dir`: loading takes milliseconds."""
+    if setup.device not in ("cpu", "any"):
+        raise device_error(setup.device, "the ONNX Runtime that is installed cannot use one")
+    streams = streams_for(setup, workers)
     options = ort.SessionOptions()
-    options.intra_op_num_threads = max(1, cores() // workers)
+    options.intra_op_num_threads = max(1, cores() // streams)
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is raised; its own log lines would only repeat it
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -63,11 +82,16 @@ def open_engine(model: Model, workers: int, cache_dir: Path | None) -> OnnxRunti
     except BundleError:
         raise
     except Exception as broken:  # noqa: BLE001  # the library's errors have no public common base
-        reason = str(broken).strip().splitlines()[0][:300]
         raise BundleError(
-            "model-load", f"ONNX Runtime cannot load the model: {reason}", "check the model file"
+            "model-load", f"ONNX Runtime cannot load the model: {_reason(broken)}", "check the model file"
         ) from None
-    return OnnxRuntimeEngine(session, model.spec, outputs)
+    place: Preprocess = "graph" if does_no_arithmetic(model.spec) else "host"
+    done = replace(setup, device="cpu", streams=streams, preprocess=place)
+    return OnnxRuntimeEngine(session, model.spec, outputs, done)
+
+
+def _reason(broken: Exception) -> str:
+    return (str(broken).strip().splitlines() or [type(broken).__name__])[0][:300]
 
 
 def _check_and_count(session: ort.InferenceSession, model: Model) -> int:

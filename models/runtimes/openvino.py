@@ -1,64 +1,130 @@
-"""Models run by OpenVINO: arithmetic and layout in the compiled graph, one stream per core, FP32."""
+"""Models run by OpenVINO: arithmetic and layout in the compiled graph where that is wanted, one stream per core."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import openvino as ov
 from openvino.preprocess import ColorFormat, PrePostProcessor
 
 from models.errors import BundleError
-from models.prepare import Input
-from models.runtimes import Model, Scores, cores, shape_error
+from models.prepare import Input, arithmetic
+from models.runtimes import (
+    EngineFault,
+    Model,
+    Scores,
+    cores,
+    device_error,
+    does_no_arithmetic,
+    shape_error,
+    streams_for,
+)
+from models.setup import Device, Note, Preprocess, Setup
 
 
 class OpenVinoRequest:
-    """An inference request whose input tensor is our buffer: what is written there is what is run."""
+    """An inference request whose input tensor is our buffer: what is written there is what is run.
 
-    def __init__(self, compiled: ov.CompiledModel, spec: Input) -> None:
+    With preprocessing on the host the tensor holds what the model itself takes, worked out from the buffer.
+    """
+
+    def __init__(self, compiled: ov.CompiledModel, spec: Input, setup: Setup) -> None:
         self.buffer = np.zeros((spec.height, spec.width, 3), np.uint8)
+        self._spec = spec
+        self._given = self.buffer[None] if setup.preprocess == "graph" else arithmetic(self.buffer, spec)
+        self._on_host = setup.preprocess == "host"
         self._request = compiled.create_infer_request()
-        self._request.set_input_tensor(ov.Tensor(self.buffer[None], shared_memory=True))
+        self._request.set_input_tensor(ov.Tensor(self._given, shared_memory=True))
         self._output = self._request.get_output_tensor()
 
     def run(self) -> Scores:
         """See Request. The GIL is free while the model runs."""
-        self._request.start_async()
-        self._request.wait()
+        if self._on_host:
+            np.copyto(self._given, arithmetic(self.buffer, self._spec))
+        try:
+            self._request.start_async()
+            self._request.wait()
+        except RuntimeError as broken:
+            raise EngineFault(_reason(broken)) from None
         return np.asarray(self._output.data, np.float32).reshape(-1)
 
 
 class OpenVinoEngine:
     """A compiled model."""
 
-    def __init__(self, compiled: ov.CompiledModel, spec: Input) -> None:
+    notes: tuple[Note, ...] = ()
+
+    def __init__(self, compiled: ov.CompiledModel, spec: Input, setup: Setup) -> None:
         self._compiled: ov.CompiledModel | None = compiled
         self._spec = spec
+        self.setup = setup
         self.outputs = int(np.prod([int(side) for side in compiled.output(0).shape]))
 
     def request(self) -> OpenVinoRequest:
         """See Engine."""
         if self._compiled is None:
             raise RuntimeError("the classifier is closed")
-        return OpenVinoRequest(self._compiled, self._spec)
+        return OpenVinoRequest(self._compiled, self._spec, self.setup)
 
     def close(self) -> None:
         """See Engine."""
         self._compiled = None
 
 
-def open_engine(model: Model, workers: int, cache_dir: Path | None) -> OpenVinoEngine:
+def open_engine(setup: Setup, model: Model, workers: int, cache_dir: Path | None) -> OpenVinoEngine:
     """Compile for `workers` threads; with `cache_dir` the next start skips the compilation."""
     core = _core()
+    name, kind = _device(core, setup, model)
+    place: Preprocess = "graph" if does_no_arithmetic(model.spec) or setup.preprocess != "host" else "host"
+    settings = _settings(setup, kind, workers, cache_dir)
     try:
-        graph = core.read_model(str(model.path)) if model.path else core.read_model(model.content)
+        graph = _read(core, model)
         _check_input(graph, model)
-        graph = _with_arithmetic(graph, model.spec)
-        compiled = core.compile_model(graph, "CPU", _settings(workers, cache_dir))
+        if place == "graph":
+            graph = _with_arithmetic(graph, model.spec)
     except RuntimeError as broken:
-        reason = str(broken).strip().splitlines()[-1][:300]
-        raise BundleError("model-load", f"OpenVINO cannot load the model: {reason}", "check the model file") from None
-    return OpenVinoEngine(compiled, model.spec)
+        raise _not_loaded(broken) from None
+    try:
+        compiled = core.compile_model(graph, name, settings)
+    except RuntimeError as broken:
+        raise (_not_loaded(broken) if kind == "cpu" else device_error(kind, _reason(broken))) from None
+    used = _kind_used(compiled) if name.startswith("AUTO") else kind
+    done = replace(setup, device=cast(Device, used), streams=streams_for(setup, workers), preprocess=place)
+    return OpenVinoEngine(compiled, model.spec, done)
+
+
+def _device(core: ov.Core, setup: Setup, model: Model) -> tuple[str, str]:
+    """OpenVINO's name of the device asked for, and its kind. Raises BundleError model-device."""
+    there = core.available_devices
+    kinds = {name.split(".")[0].lower() for name in there}
+    if setup.device == "any":
+        return "AUTO:" + ",".join(name for name in there if name.split(".")[0].lower() in model.devices), "any"
+    if setup.device not in kinds:
+        raise device_error(setup.device, f"OpenVINO finds none here, only {', '.join(sorted(there))}")
+    return setup.device.upper(), setup.device
+
+
+def _kind_used(compiled: ov.CompiledModel) -> str:
+    """Where AUTO runs the model."""
+    names = compiled.get_property("EXECUTION_DEVICES")
+    first = names[0] if isinstance(names, list) else str(names)
+    return first.strip("()").split(".")[0].lower()
+
+
+def _read(core: ov.Core, model: Model) -> ov.Model:
+    if model.weights is not None:
+        return core.read_model(model.content, model.weights)
+    return core.read_model(str(model.path)) if model.path else core.read_model(model.content)
+
+
+def _reason(broken: Exception) -> str:
+    return (str(broken).strip().splitlines() or [type(broken).__name__])[-1][:300]
+
+
+def _not_loaded(broken: Exception) -> BundleError:
+    return BundleError("model-load", f"OpenVINO cannot load the model: {_reason(broken)}", "check the model file")
 
 
 @cache
@@ -72,16 +138,18 @@ def _core() -> ov.Core:
     return ov.Core()
 
 
-def _settings(workers: int, cache_dir: Path | None) -> dict[str, object]:
+def _settings(setup: Setup, kind: str, workers: int, cache_dir: Path | None) -> dict[str, object]:
     """One camera wants the shortest delay, several the most frames; FP32 because bf16 moves scores by 0.01."""
     settings: dict[str, object] = {
         "PERFORMANCE_HINT": "LATENCY" if workers == 1 else "THROUGHPUT",
-        # More workers than cores keep every stream fed while others prepare and record; more streams would only share.
-        "NUM_STREAMS": min(workers, cores()),
-        "INFERENCE_NUM_THREADS": cores(),
         "INFERENCE_PRECISION_HINT": "f32",
-        "ENABLE_CPU_PINNING": False,  # decoders and the store share these cores; a pinned thread waits for them
     }
+    if kind == "cpu":
+        settings |= {
+            "NUM_STREAMS": streams_for(setup, workers),
+            "INFERENCE_NUM_THREADS": cores(),
+            "ENABLE_CPU_PINNING": False,  # decoders and the store share these cores; a pinned thread waits for them
+        }
     if cache_dir is not None:
         cache_dir.mkdir(parents=True, exist_ok=True)
         settings["CACHE_DIR"] = str(cache_dir)

@@ -150,7 +150,7 @@ def _write_golden(folder: Path) -> list[str]:
 def _golden(bundle: Bundle, paths: list[str]) -> Golden:
     """What ONNX Runtime answers for the golden pictures, as far as it is worth writing down."""
     inputs = []
-    with Classifier.open(bundle, runtime="onnxruntime") as classifier:
+    with Classifier.open(bundle, "onnxruntime") as classifier:
         worker = classifier.worker()
         for path in paths:
             answer = worker.classify(decode_picture(bundle.read(path)), k=len(classifier.labels))

@@ -11,6 +11,7 @@ import toy_bundles
 from agent.core.gates import Terms
 from agent.proof.bench import Bench, Refusal, Stopped, Trying
 from models import Bundle
+from models.setup import Setup
 
 TERMS = Terms(deadline_ms=250.0, memory_bytes=512 << 20, compile_s=20.0, golden_s=20.0, answer_s=10.0)
 
@@ -19,7 +20,7 @@ def bench(bundle: Bundle, terms: Terms = TERMS, running: Bundle | None = None) -
     trying = Trying(
         bundle.folder,
         running.folder if running is not None else None,
-        "openvino",
+        Setup(runtime="openvino"),
         1,
         bundle.folder.parent / "compiled",
         bundle.manifest.limits.memory_bytes,
@@ -136,7 +137,7 @@ def test_a_model_that_hangs_on_a_live_frame_is_ended(tmp_path: Path) -> None:
 def test_the_stop_ends_a_gate_at_once_and_decides_nothing(tmp_path: Path) -> None:
     stop = threading.Event()
     bundle = toy_bundles.bundle(tmp_path / "toy")
-    tried = Bench(Trying(bundle.folder, None, "openvino", 1, tmp_path / "c"), TERMS, stop)
+    tried = Bench(Trying(bundle.folder, None, Setup(runtime="openvino"), 1, tmp_path / "c"), TERMS, stop)
     stop.set()
     with pytest.raises(Stopped):
         tried.compiled()

@@ -12,11 +12,17 @@ from agent.camera.synthetic import Scene
 from models import BundleError, Classifier, PictureError, decode_picture, pack
 from models.bundle import Golden, GoldenInput, Limits
 from models.prepare import Input
+from models.setup import Setup
 
 import cv2  # isort: skip
 
 RUNTIMES = ("openvino", "onnxruntime")
 PRODUCE = models.resolve("produce")
+
+
+def strictly(which: object, setup: Setup | str, **more: object) -> Classifier:
+    """Open as asked, or not at all: a fallback would hide what is looked for."""
+    return Classifier.open(which, setup, strict=True, **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture(params=RUNTIMES)
@@ -39,7 +45,7 @@ def pictures() -> list[np.ndarray]:
 
 
 def test_the_shipped_bundle_passes_its_golden_check(runtime: str) -> None:
-    with Classifier.open(PRODUCE, runtime=runtime) as classifier:
+    with strictly(PRODUCE, runtime) as classifier:
         classifier.check_golden()
         assert classifier.runtime == runtime
         assert len(classifier.labels) == 81
@@ -47,7 +53,7 @@ def test_the_shipped_bundle_passes_its_golden_check(runtime: str) -> None:
 
 
 def test_both_runtimes_give_the_same_scores(pictures: list[np.ndarray]) -> None:
-    opened = [Classifier.open(PRODUCE, runtime=runtime).worker() for runtime in RUNTIMES]
+    opened = [strictly(PRODUCE, runtime).worker() for runtime in RUNTIMES]
     for picture in pictures:
         first, second = (worker.classify(picture, k=81) for worker in opened)
         assert first.label == second.label
@@ -63,7 +69,7 @@ def test_auto_takes_an_installed_runtime() -> None:
 
 
 def test_a_synthetic_camera_is_understood(runtime: str) -> None:
-    with Classifier.open(PRODUCE, runtime=runtime) as classifier:
+    with strictly(PRODUCE, runtime) as classifier:
         worker = classifier.worker()
         frames = [Scene(seed).render(30) for seed in range(4)]
         assert [worker.classify(frame).top[0][0] for frame, _ in frames] == [truth for _, truth in frames]
@@ -73,7 +79,7 @@ def test_a_synthetic_camera_is_understood(runtime: str) -> None:
 
 
 def test_scores_are_the_models_own(runtime: str, tmp_path: Path) -> None:
-    answer = Classifier.open(bundle(tmp_path), runtime=runtime).worker().classify(plain(10, 60, 20), k=3)
+    answer = strictly(bundle(tmp_path), runtime).worker().classify(plain(10, 60, 20), k=3)
     expected = dict(zip(LABELS, softmax(np.array([10, 60, 20]) * 0.05), strict=True))
     assert [label for label, _ in answer.top] == ["greenish", "reddish", "blueish"]
     assert dict(answer.top) == pytest.approx(expected, abs=1e-5)
@@ -83,7 +89,7 @@ def test_scores_are_the_models_own(runtime: str, tmp_path: Path) -> None:
 
 
 def test_logits_become_probabilities(runtime: str, tmp_path: Path) -> None:
-    opened = Classifier.open(bundle(tmp_path, Toy(softmax=False), output="logits"), runtime=runtime)
+    opened = strictly(bundle(tmp_path, Toy(softmax=False), output="logits"), runtime)
     answer = opened.worker().classify(plain(10, 60, 20), k=3)
     assert [score for _, score in answer.top] == pytest.approx(
         sorted(softmax(np.array([10, 60, 20]) * 0.05))[::-1], abs=1e-5
@@ -91,21 +97,19 @@ def test_logits_become_probabilities(runtime: str, tmp_path: Path) -> None:
 
 
 def test_below_the_threshold_the_label_is_unknown_and_the_ranking_stays(runtime: str, tmp_path: Path) -> None:
-    answer = Classifier.open(bundle(tmp_path, threshold=0.9), runtime=runtime).worker().classify(plain(10, 60, 20))
+    answer = strictly(bundle(tmp_path, threshold=0.9), runtime).worker().classify(plain(10, 60, 20))
     assert (answer.label, answer.known) == (models.UNKNOWN, False)
     assert answer.top[0] == ("greenish", answer.score)
 
 
 def test_a_score_at_the_threshold_is_known(runtime: str, tmp_path: Path) -> None:
-    score = Classifier.open(bundle(tmp_path / "a"), runtime=runtime).worker().classify(plain(10, 60, 20)).score
-    exact = (
-        Classifier.open(bundle(tmp_path / "b", threshold=score), runtime=runtime).worker().classify(plain(10, 60, 20))
-    )
+    score = strictly(bundle(tmp_path / "a"), runtime).worker().classify(plain(10, 60, 20)).score
+    exact = strictly(bundle(tmp_path / "b", threshold=score), runtime).worker().classify(plain(10, 60, 20))
     assert exact.known
 
 
 def test_k_is_bounded(runtime: str, tmp_path: Path) -> None:
-    worker = Classifier.open(bundle(tmp_path), runtime=runtime).worker()
+    worker = strictly(bundle(tmp_path), runtime).worker()
     assert len(worker.classify(plain(1, 2, 3), k=1).top) == 1
     assert len(worker.classify(plain(1, 2, 3), k=50).top) == 3
     with pytest.raises(ValueError, match="at least 1"):
@@ -121,7 +125,7 @@ def test_k_is_bounded(runtime: str, tmp_path: Path) -> None:
 def test_every_described_input_is_prepared(runtime: str, tmp_path: Path, layout: str, colour: str, dtype: str) -> None:
     mean, scale = ((10.0, 20.0, 30.0), (2.0, 4.0, 8.0)) if dtype == "float32" else ((0.0,) * 3, (1.0,) * 3)
     spec = Input(width=SIDE_PX, height=SIDE_PX, dtype=dtype, layout=layout, colour=colour, mean=mean, scale=scale)
-    opened = Classifier.open(bundle(tmp_path, Toy(dtype=dtype, layout=layout), input=spec), runtime=runtime)
+    opened = strictly(bundle(tmp_path, Toy(dtype=dtype, layout=layout), input=spec), runtime)
     answer = opened.worker().classify(plain(50, 90, 130), k=3)
     channels = np.array([50, 90, 130] if colour == "bgr" else [130, 90, 50], float)
     expected = softmax((channels - mean) / scale * 0.05)
@@ -130,9 +134,9 @@ def test_every_described_input_is_prepared(runtime: str, tmp_path: Path, layout:
 
 def test_crop_looks_at_the_middle_and_squash_at_all(runtime: str, tmp_path: Path) -> None:
     picture = np.hstack([plain(0, 0, 200, 100, 100), plain(0, 200, 0, 100, 100), plain(0, 0, 200, 100, 100)])
-    middle = Classifier.open(bundle(tmp_path / "crop"), runtime=runtime).worker().classify(picture)
+    middle = strictly(bundle(tmp_path / "crop"), runtime).worker().classify(picture)
     squash = Input(width=SIDE_PX, height=SIDE_PX, fit="squash")
-    whole = Classifier.open(bundle(tmp_path / "squash", input=squash), runtime=runtime).worker().classify(picture)
+    whole = strictly(bundle(tmp_path / "squash", input=squash), runtime).worker().classify(picture)
     assert (middle.label, whole.label) == ("greenish", "reddish")
 
 
@@ -140,7 +144,7 @@ def test_large_pictures_are_averaged_not_sampled(runtime: str, tmp_path: Path) -
     """Columns of black and white, one pixel wide: sampling every n-th would see one of them only."""
     stripes = np.zeros((1600, 1600, 3), np.uint8)
     stripes[:, ::2] = 255
-    opened = Classifier.open(bundle(tmp_path, Toy(softmax=False, gain=1 / 255)), runtime=runtime)
+    opened = strictly(bundle(tmp_path, Toy(softmax=False, gain=1 / 255)), runtime)
     assert opened.worker().classify(stripes).score == pytest.approx(0.5, abs=0.1)
 
 
@@ -149,7 +153,7 @@ def test_large_pictures_are_averaged_not_sampled(runtime: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (3, 2), (2160, 3840), (16, 16)])
 def test_odd_sizes_get_an_answer(runtime: str, tmp_path: Path, shape: tuple[int, int]) -> None:
-    worker = Classifier.open(bundle(tmp_path), runtime=runtime).worker()
+    worker = strictly(bundle(tmp_path), runtime).worker()
     assert worker.classify(plain(10, 60, 20, shape[1], shape[0])).label == "greenish"
 
 
@@ -157,7 +161,7 @@ def test_views_of_other_arrays_are_taken_as_they_are(runtime: str) -> None:
     frame = Scene(3, 320, 180).render(9)[0]
     large = np.zeros((400, 700, 3), np.uint8)
     large[20:200:1, 40:680:2] = frame
-    worker = Classifier.open(PRODUCE, runtime=runtime).worker()
+    worker = strictly(PRODUCE, runtime).worker()
     expected = worker.classify(frame).top
     for view in (
         large[20:200, 40:680:2],
@@ -171,7 +175,7 @@ def test_views_of_other_arrays_are_taken_as_they_are(runtime: str) -> None:
 def test_a_picture_is_not_changed_and_not_kept(runtime: str) -> None:
     frame = Scene(3, 320, 180).render(9)[0]
     before = frame.copy()
-    worker = Classifier.open(PRODUCE, runtime=runtime).worker()
+    worker = strictly(PRODUCE, runtime).worker()
     first = worker.classify(frame)
     np.testing.assert_array_equal(frame, before)
     worker.classify(np.zeros_like(frame))
@@ -198,7 +202,7 @@ def test_a_picture_is_not_changed_and_not_kept(runtime: str) -> None:
     ids=lambda value: f"{type(value).__name__}-{getattr(value, 'shape', '')}-{getattr(value, 'dtype', '')}",
 )
 def test_other_arrays_are_refused_and_the_worker_lives_on(runtime: str, tmp_path: Path, wrong: object) -> None:
-    worker = Classifier.open(bundle(tmp_path), runtime=runtime).worker()
+    worker = strictly(bundle(tmp_path), runtime).worker()
     with pytest.raises(PictureError) as refused:
         worker.classify(wrong)  # type: ignore[arg-type]
     assert refused.value.code == "picture-shape"
@@ -211,11 +215,11 @@ def test_other_arrays_are_refused_and_the_worker_lives_on(runtime: str, tmp_path
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_workers_in_threads_answer_as_one_alone_does(runtime: str, pictures: list[np.ndarray], count: int) -> None:
-    with Classifier.open(PRODUCE, runtime=runtime) as alone:
+    with strictly(PRODUCE, runtime) as alone:
         worker = alone.worker()
         expected = [worker.classify(picture).top for picture in pictures]
     found: dict[int, list[tuple[tuple[str, float], ...]]] = {}
-    with Classifier.open(PRODUCE, runtime=runtime, workers=count) as shared:
+    with strictly(PRODUCE, runtime, workers=count) as shared:
 
         def run(number: int) -> None:
             mine = shared.worker()
@@ -233,7 +237,7 @@ def test_workers_in_threads_answer_as_one_alone_does(runtime: str, pictures: lis
 
 
 def test_two_workers_do_not_share_a_buffer(runtime: str, tmp_path: Path) -> None:
-    opened = Classifier.open(bundle(tmp_path), runtime=runtime, workers=2)
+    opened = strictly(bundle(tmp_path), runtime, workers=2)
     first, second = opened.worker(), opened.worker()
     kept = first.classify(plain(10, 60, 20))
     assert second.classify(plain(10, 20, 60)).label == "reddish"
@@ -241,7 +245,7 @@ def test_two_workers_do_not_share_a_buffer(runtime: str, tmp_path: Path) -> None
 
 
 def test_no_worker_comes_from_a_closed_classifier(runtime: str, tmp_path: Path) -> None:
-    opened = Classifier.open(bundle(tmp_path), runtime=runtime)
+    opened = strictly(bundle(tmp_path), runtime)
     opened.close()
     opened.close()
     with pytest.raises(RuntimeError, match="closed"):
@@ -250,13 +254,13 @@ def test_no_worker_comes_from_a_closed_classifier(runtime: str, tmp_path: Path) 
 
 def test_less_than_one_worker_is_no_number_of_workers(runtime: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        Classifier.open(bundle(tmp_path), runtime=runtime, workers=0)
+        strictly(bundle(tmp_path), runtime, workers=0)
 
 
 def test_a_cache_folder_changes_no_answer(runtime: str, tmp_path: Path, pictures: list[np.ndarray]) -> None:
-    expected = dict(Classifier.open(PRODUCE, runtime=runtime).worker().classify(pictures[0]).top)
+    expected = dict(strictly(PRODUCE, runtime).worker().classify(pictures[0]).top)
     for _ in range(2):
-        with Classifier.open(PRODUCE, runtime=runtime, cache_dir=tmp_path / "cache") as cached:
+        with strictly(PRODUCE, runtime, cache_dir=tmp_path / "cache") as cached:
             assert dict(cached.worker().classify(pictures[0]).top) == pytest.approx(expected, abs=1e-6)
 
 
@@ -265,7 +269,7 @@ def test_a_cache_folder_changes_no_answer(runtime: str, tmp_path: Path, pictures
 
 def _refusal(path: Path, runtime: str) -> BundleError:
     with pytest.raises(BundleError) as refused:
-        Classifier.open(path, runtime=runtime)
+        strictly(path, runtime)
     assert refused.value.hint
     return refused.value
 
@@ -295,7 +299,7 @@ def test_a_file_changed_after_the_check_is_refused(runtime: str, tmp_path: Path)
     checked = bundle(tmp_path)
     (tmp_path / "model.onnx").write_bytes(model(Toy(gain=0.06)))
     with pytest.raises(BundleError) as refused:
-        Classifier.open(checked, runtime=runtime)
+        strictly(checked, runtime)
     assert refused.value.code == "bundle-digest"
 
 
@@ -327,12 +331,12 @@ def test_listed_weights_beside_the_model_are_read(runtime: str, tmp_path: Path) 
     (tmp_path / "model.onnx").write_bytes(model(Toy(outside="weights.bin")))
     (tmp_path / "weights.bin").write_bytes((np.eye(3, dtype=np.float32) * np.float32(0.05)).tobytes())
     files = {"model.onnx": "model", "weights.bin": "weights"}
-    opened = Classifier.open(pack.write(tmp_path, manifest(tmp_path, files)), runtime=runtime)
+    opened = strictly(pack.write(tmp_path, manifest(tmp_path, files)), runtime)
     assert opened.worker().classify(plain(10, 60, 20)).label == "greenish"
 
 
 def test_a_model_that_gives_no_numbers_is_found_out(runtime: str, tmp_path: Path) -> None:
-    worker = Classifier.open(bundle(tmp_path, Toy(gain=float("nan"))), runtime=runtime).worker()
+    worker = strictly(bundle(tmp_path, Toy(gain=float("nan"))), runtime).worker()
     with pytest.raises(BundleError) as refused:
         worker.classify(plain(10, 60, 20))
     assert refused.value.code == "model-output"
@@ -365,21 +369,21 @@ def _with_golden(folder: Path, expected: dict[str, float]) -> Path:
 def test_golden_inputs_with_their_expected_scores_pass(runtime: str, tmp_path: Path) -> None:
     scores = softmax(np.array([10, 60, 20]) * 0.05)
     expected = {label: round(float(score), 6) for label, score in zip(LABELS, scores, strict=True)}
-    Classifier.open(_with_golden(tmp_path, expected), runtime=runtime).check_golden()
+    strictly(_with_golden(tmp_path, expected), runtime).check_golden()
 
 
 def test_golden_inputs_find_permuted_labels(runtime: str, tmp_path: Path) -> None:
     scores = softmax(np.array([10, 60, 20]) * 0.05)
     expected = {label: round(float(score), 6) for label, score in zip(LABELS[::-1], scores, strict=True)}
     with pytest.raises(BundleError) as refused:
-        Classifier.open(_with_golden(tmp_path, expected), runtime=runtime).check_golden()
+        strictly(_with_golden(tmp_path, expected), runtime).check_golden()
     assert refused.value.code == "bundle-golden"
     assert "golden.png" in str(refused.value)
 
 
 def test_a_score_nobody_expected_fails_the_golden_check(runtime: str, tmp_path: Path) -> None:
     with pytest.raises(BundleError) as refused:
-        Classifier.open(_with_golden(tmp_path, {"greenish": 0.811}), runtime=runtime).check_golden()
+        strictly(_with_golden(tmp_path, {"greenish": 0.811}), runtime).check_golden()
     assert refused.value.code == "bundle-golden"
 
 
