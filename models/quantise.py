@@ -125,7 +125,7 @@ def _by_nncf(model: "onnx.ModelProto", inputs: list[dict[str, Any]]) -> bytes:
     import onnx
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # its own way to say so also quiets the handlers of others
     try:
         quantised = nncf.quantize(
             model,
