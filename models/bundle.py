@@ -110,7 +110,10 @@ class Provenance(_Strict):
 
 
 class Manifest(_Strict):
-    """`bundle.json`. `release` is a counter that never goes down; `threshold` is the least score of an answer."""
+    """`bundle.json`. `release` is a counter that never goes down; `threshold` is the least score of an answer.
+
+    `coarse` gives labels the class above them, as Pink-Lady is an Apple; accuracy is counted by both.
+    """
 
     format: Literal["shelfwire-bundle/1"] = FORMAT
     name: Name
@@ -121,6 +124,7 @@ class Manifest(_Strict):
     input: Input
     output: Literal["probabilities", "logits"] = "probabilities"
     labels: Annotated[tuple[Label, ...], Field(min_length=2, max_length=10_000)]
+    coarse: dict[Label, Label] | None = None
     threshold: Score
     files: Annotated[tuple[BundleFile, ...], Field(min_length=1, max_length=1000)]
     golden: Golden = Golden()
@@ -141,6 +145,8 @@ class Manifest(_Strict):
         if len(set(paths)) != len(paths):
             raise ValueError("a file is listed twice")
         self._check_models(paths)
+        if set(self.coarse or {}) - set(self.labels):
+            raise ValueError("coarse names something that is no label")
         for golden in self.golden.inputs:
             if golden.path not in paths:
                 raise ValueError(f"golden input {golden.path} is not among the files")

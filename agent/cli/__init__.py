@@ -17,6 +17,7 @@ COMMANDS = {
     "nightly": "seal the day's pictures into files for the cloud",
     "submit": "give pictures to the cloud for an answer",
     "classify": "classify pictures, once",
+    "evaluate": "how good a bundle is on labelled pictures",
     "snap": "take a picture of a camera, with what is known of it",
     "aim": "focus and exposure of a camera, live",
     "outbox": "look into the outbox: list, show, retry, bury, export, check",
