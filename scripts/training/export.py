@@ -65,8 +65,10 @@ def write_onnx(network: ShelfNet, path: Path, size_px: int) -> None:
     x = graph.node("Transpose", "planes", [x], perm=[0, 3, 1, 2])
     x = graph.node("Relu", "stem.out", [graph.convolution("stem", network.stem, x)])
     x = graph.node("Relu", "start.out", [graph.convolution("start", network.start, x)])
-    for number, block in enumerate(network.blocks):
-        x = graph.block(f"block{number}", block, x)
+    for number, stage in enumerate(network.stages):
+        for turn, block in enumerate(stage):
+            x = graph.block(f"stage{number}.{turn}", block, x)
+    x = graph.node("Relu", "last.out", [graph.convolution("last", network.last, x)])
     x = graph.node("Flatten", "features", [graph.node("GlobalAveragePool", "mean_pool", [x])])
     bias = graph.constant("head.bias", network.head.bias.detach().numpy())
     x = graph.node("Gemm", "head", [x, graph.weights("head.weight", network.head.weight), bias], transB=1)

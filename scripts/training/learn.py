@@ -1,4 +1,4 @@
-"""The training loop: batches of crops, a falling rate, an average of the weights that is kept."""
+"""The training loop: batches of views, a falling rate, an average of the weights that is kept, and where it stopped."""
 
 import copy
 import math
@@ -6,7 +6,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import models  # noqa: F401  # sets the limits of the picture decoder before cv2 is imported
 
@@ -15,24 +17,32 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from training import crops
-from training.network import ShelfNet
+from training import views
+from training.errors import TrainError
+from training.network import LAST, WIDTHS, ShelfNet
+from training.teacher import STRIDES, Said, Teacher
 
 MEAN_BGR = (103.5, 116.3, 123.7)
 SCALE = 1 / 58.0
 """A pixel's value enters the network as (value - mean) * SCALE; the same constants for every channel order."""
+
+TEMPERATURE = 2.0
+"""By what the teacher's and the network's logits are divided before they are compared (Hinton et al. 2015)."""
+
+SMOOTHING = 0.1
+"""How much of a hard label is spread over all classes."""
 
 Pictures = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class Lessons:
-    """What is learnt from. Photos with targets per fixed crop, (count, views, classes), and rendered scenes."""
+    """What is learnt from: photos of any size and rendered scenes, each with the number of its class."""
 
-    photos: Pictures
-    photo_targets: npt.NDArray[np.float32]
-    crop_seed: int
+    photos: list[Pictures]
+    photo_labels: npt.NDArray[np.int64]
     scenes: Pictures
     scene_labels: npt.NDArray[np.int64]
     scenes_per_epoch: int
@@ -41,197 +51,328 @@ class Lessons:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how hard: `epochs` at most, `seconds` of wall time at most."""
+    """How long and how hard. With `seconds` the schedule follows the clock and two runs differ; without, the seed."""
 
     epochs: int
-    seconds: float
+    seconds: float | None
     size_px: int
     seed: int
     bfloat16: bool
+    device: str = "cpu"
     batch: int = 64
     rate: float = 2e-3
     decay: float = 0.05
-    sides: tuple[tuple[float, float], ...] = ((0.35, 0.5), (0.75, 0.75), (1.0, 1.0))
+    mixed: float = 0.5
+    """Share of the batches whose photos are mixed with each other."""
+    hard: float = 0.3
+    """Weight of the labels beside a teacher."""
+    sides: tuple[tuple[float, float], ...] = ((0.35, 0.6), (0.75, 0.8), (1.0, 1.0))
     """Until which share of the time pictures have which part of `size_px`: small ones cost little and teach first."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a training stands: steps done, seconds spent, and the figures of every epoch so far."""
+
+    step: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class _Batch:
     pictures: Pictures
-    targets: npt.NDArray[np.float32]
-    first_of_epoch: bool
+    labels: npt.NDArray[np.int64]
+    partner: npt.NDArray[np.intp]
+    share: npt.NDArray[np.float32]
+    drawn: npt.NDArray[np.bool_]
 
 
-def learn(lessons: Lessons, plan: Plan, report: Callable[[dict[str, float], nn.Module], None]) -> ShelfNet:
-    """Train from random weights. `report` gets the figures of every epoch and the averaged network."""
-    torch.manual_seed(plan.seed)
-    torch.set_flush_denormal(True)  # numbers next to zero cost many times as much on x86
-    network = ShelfNet(lessons.classes).to(memory_format=torch.channels_last)
-    kept = copy.deepcopy(network).eval()
-    optimiser = torch.optim.AdamW(_groups(network, plan.decay), lr=plan.rate)
-    per_epoch = (len(lessons.photos) + lessons.scenes_per_epoch) // plan.batch
-    total = per_epoch * plan.epochs
-    started = time.monotonic()
-    size_px = [_side(plan, 0.0)]
-    losses: list[float] = []
-    stop = threading.Event()
-    for step, batch in enumerate(_prefetch(_batches(lessons, plan, size_px, per_epoch), stop)):
-        done = max(step / total, (time.monotonic() - started) / plan.seconds)
-        if batch.first_of_epoch and step:
-            seconds = time.monotonic() - started
-            report({"epoch": step / per_epoch, "share": done, "loss": float(np.mean(losses)), "seconds": seconds}, kept)
-            losses.clear()
-        if done >= 1:
-            break
-        size_px[0] = _side(plan, done)
-        for group in optimiser.param_groups:
+class Learner:
+    """A network in training. `run` goes on from where it stands; `save` and `load` keep that."""
+
+    def __init__(self, lessons: Lessons, plan: Plan, teacher: Teacher | None) -> None:
+        torch.manual_seed(plan.seed)
+        torch.set_flush_denormal(True)  # numbers next to zero cost many times as much on x86
+        self._lessons = lessons
+        self._plan = plan
+        self._teacher = teacher
+        self.network = ShelfNet(lessons.classes).to(plan.device, memory_format=torch.channels_last)
+        self.kept = copy.deepcopy(self.network).eval()
+        self._hints = _Hints(self._sample(), plan.device) if teacher is not None else None
+        trained: list[nn.Module] = [self.network, *([self._hints] if self._hints is not None else [])]
+        self._optimiser = torch.optim.AdamW(_groups(trained, plan.decay), lr=plan.rate, fused=True)
+        self.progress = Progress()
+        self.per_epoch = max(1, (len(lessons.photos) + lessons.scenes_per_epoch) // plan.batch)
+
+    @property
+    def done(self) -> float:
+        """Share of the training that is behind, by steps or by the clock, whichever is further."""
+        by_step = self.progress.step / (self.per_epoch * self._plan.epochs)
+        by_clock = self.progress.seconds / self._plan.seconds if self._plan.seconds else 0.0
+        return max(by_step, by_clock)
+
+    def run(self, after_epoch: Callable[["Learner"], None], after_step: Callable[["Learner"], None]) -> None:
+        """Train until the plan is fulfilled."""
+        stop = threading.Event()
+        began = time.monotonic() - self.progress.seconds
+        losses: list[dict[str, float]] = []
+        try:
+            for batch in _prefetch(self._batches(self.progress.step), stop):
+                done = self.done
+                if done >= 1:
+                    break
+                losses.append(self._step(batch, done))
+                self.progress.step += 1
+                self.progress.seconds = time.monotonic() - began
+                if self.progress.step % self.per_epoch == 0:
+                    self._note(losses, done)
+                    losses.clear()
+                    after_epoch(self)
+                    self.progress.seconds = time.monotonic() - began
+                after_step(self)
+        finally:
+            stop.set()
+
+    def save(self, path: Path) -> None:
+        """Keep everything that a later `load` goes on from."""
+        state = {
+            "network": self.network.state_dict(),
+            "kept": self.kept.state_dict(),
+            "hints": self._hints.state_dict() if self._hints is not None else None,
+            "optimiser": self._optimiser.state_dict(),
+            "torch": torch.get_rng_state(),
+            "progress": (self.progress.step, self.progress.seconds, self.progress.history),
+        }
+        half = path.with_suffix(".half")
+        torch.save(state, half)
+        half.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from what was kept. Raises TrainError when it is another training's."""
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=self._plan.device, weights_only=True)
+            self.network.load_state_dict(state["network"])
+            self.kept.load_state_dict(state["kept"])
+            if self._hints is not None:
+                self._hints.load_state_dict(state["hints"])
+            self._optimiser.load_state_dict(state["optimiser"])
+            torch.set_rng_state(state["torch"])
+            self.progress = Progress(*state["progress"])
+        except (RuntimeError, KeyError, ValueError, EOFError, OSError) as broken:
+            raise TrainError(
+                "train-state", f"{path} cannot be gone on from: {broken}", "start over with --fresh"
+            ) from broken
+
+    def _note(self, losses: list[dict[str, float]], done: float) -> None:
+        means = {name: float(np.mean([loss[name] for loss in losses])) for name in losses[0]}
+        epoch = self.progress.step / self.per_epoch
+        self.progress.history.append({"epoch": epoch, "share": done, "seconds": self.progress.seconds, **means})
+
+    # One step.
+
+    def _step(self, batch: _Batch, done: float) -> dict[str, float]:
+        plan = self._plan
+        for group in self._optimiser.param_groups:
             group["lr"] = plan.rate * _rate(done)
-        losses.append(_step(network, optimiser, batch, plan))
-        _average(kept, network, min(0.998, (step + 1) / (step + 20)))
-    stop.set()
-    return kept
+        said = self._teacher.ask(batch.pictures) if self._teacher is not None else None
+        x = normalise(_resized(batch.pictures, side_of(plan, done), self.progress.step), plan.device)
+        self.network.train()
+        with torch.autocast(plan.device, torch.bfloat16, enabled=plan.bfloat16):
+            maps, vector = self.network.features(x)
+            logits = self.network.head(self.network.dropout(vector))
+        loss, figures = self._loss(batch, said, logits.float(), done)
+        if said is not None and self._hints is not None:
+            hints = self._hints(maps, vector, said)
+            loss = loss + _hint_weight(done) * hints
+            figures["hints"] = float(hints.detach())
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self._optimiser.step()
+        _average(self.kept, self.network, min(0.998, (self.progress.step + 1) / (self.progress.step + 20)))
+        return {"loss": float(loss.detach()), **figures, "side": float(x.shape[2])}
+
+    def _loss(self, batch: _Batch, said: Said | None, logits: Tensor, done: float) -> tuple[Tensor, dict[str, float]]:
+        """Labels for all; the teacher's word for the photos only, as it has never seen a rendered scene."""
+        del done
+        device, classes = self._plan.device, self._lessons.classes
+        labels = torch.from_numpy(batch.labels).to(device)
+        share = torch.from_numpy(batch.share).to(device)[:, None]
+        one = functional.one_hot(labels, classes).float()
+        target = share * one + (1 - share) * one[torch.from_numpy(batch.partner).to(device)]
+        target = target * (1 - SMOOTHING) + SMOOTHING / classes
+        by_label = -(target * torch.log_softmax(logits, dim=1)).sum(dim=1)
+        if said is None:
+            return by_label.mean(), {"labels": float(by_label.mean().detach())}
+        wanted = torch.log_softmax(torch.from_numpy(said.scores).to(device) / TEMPERATURE, dim=1)
+        given = torch.log_softmax(logits / TEMPERATURE, dim=1)
+        by_teacher = (wanted.exp() * (wanted - given)).sum(dim=1) * TEMPERATURE**2
+        drawn = torch.from_numpy(batch.drawn).to(device)
+        whole = torch.where(drawn, by_label, by_teacher + self._plan.hard * by_label).mean()
+        return whole, {"labels": float(by_label.mean().detach()), "teacher": float(by_teacher[~drawn].mean().detach())}
+
+    # What is shown to it.
+
+    def _side(self) -> int:
+        return self._teacher.side_px if self._teacher is not None else self._plan.size_px
+
+    def _sample(self) -> Said:
+        """What the teacher says about some views, for the scale and shape of what it gives."""
+        assert self._teacher is not None
+        rng = np.random.default_rng((self._plan.seed, 2))
+        chosen = rng.choice(len(self._lessons.photos), min(256, len(self._lessons.photos)), replace=False)
+        pictures = np.stack([views.view(rng, self._lessons.photos[i], self._side()) for i in chosen])
+        return self._teacher.ask(pictures)
+
+    def _batches(self, first: int) -> Iterator[_Batch]:
+        """Batch number n is the same whenever it is asked for: a training that goes on sees what it would have seen."""
+        epoch, order = -1, np.empty(0, np.int64)
+        for number in range(first, 1 << 40):
+            if number // self.per_epoch != epoch:
+                epoch = number // self.per_epoch
+                order = self._order(epoch)
+            at = (number % self.per_epoch) * self._plan.batch
+            yield self._batch(np.random.default_rng((self._plan.seed, 3, number)), order[at : at + self._plan.batch])
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        """All photos and some scenes (their numbers follow the photos'), shuffled."""
+        rng = np.random.default_rng((self._plan.seed, 1, epoch))
+        lessons = self._lessons
+        scenes = rng.choice(len(lessons.scenes), lessons.scenes_per_epoch) + len(lessons.photos)
+        order = np.concatenate([np.arange(len(lessons.photos)), scenes]).astype(np.int64)
+        rng.shuffle(order)
+        return order
+
+    def _batch(self, rng: np.random.Generator, chosen: npt.NDArray[np.int64]) -> _Batch:
+        """Photos first, so that they can be mixed among themselves."""
+        lessons, side = self._lessons, self._side()
+        count = len(lessons.photos)
+        ordered = np.sort(chosen)
+        drawn = ordered >= count
+        pictures = np.stack(
+            [
+                views.view(rng, lessons.scenes[i - count], side, views.SCENES)
+                if i >= count
+                else views.view(rng, lessons.photos[i], side)
+                for i in ordered
+            ]
+        )
+        labels = np.array([lessons.scene_labels[i - count] if i >= count else lessons.photo_labels[i] for i in ordered])
+        mixed = int((~drawn).sum()) if rng.random() < self._plan.mixed else 0
+        pictures, partner, share = views.mix(rng, pictures, mixed)
+        return _Batch(pictures, labels, partner, share, drawn)
 
 
-def normalise(pictures: Pictures) -> Tensor:
+class _Hints(nn.Module):
+    """How far the network's layers are from telling the teacher's: one linear map each, used in training only."""
+
+    def __init__(self, sample: Said, device: str) -> None:
+        super().__init__()
+        widths = dict(zip((4, 8, 16, 32), WIDTHS, strict=True))
+        self._strides = STRIDES[len(STRIDES) - len(sample.maps) :]
+        self.maps = nn.ModuleList(
+            nn.Conv2d(widths[stride], part.shape[1], 1) for stride, part in zip(self._strides, sample.maps, strict=True)
+        )
+        self.vector = nn.Linear(LAST, sample.vector.shape[1]) if sample.vector is not None else None
+        for number, part in enumerate(sample.maps):
+            self._scale(f"map{number}", part, (0, 2, 3))
+        if sample.vector is not None:
+            self._scale("vector", sample.vector, (0,))
+        self.to(device)
+
+    def _scale(self, name: str, part: npt.NDArray[np.float32], axes: tuple[int, ...]) -> None:
+        mean, spread = part.mean(axes, keepdims=True), part.std(axes, keepdims=True)
+        self.register_buffer(f"{name}_mean", torch.from_numpy(mean))
+        self.register_buffer(f"{name}_spread", torch.from_numpy(np.maximum(spread, 0.05 * spread.mean())))
+
+    def _told(self, name: str, part: npt.NDArray[np.float32]) -> Tensor:
+        mean, spread = getattr(self, f"{name}_mean"), getattr(self, f"{name}_spread")
+        return ((torch.from_numpy(part).to(mean.device) - mean) / spread).clamp(-6, 6)
+
+    def forward(self, maps: list[Tensor], vector: Tensor, said: Said) -> Tensor:
+        """The mean squared distance, each layer of the teacher scaled to a spread of one."""
+        losses = []
+        for number, (stride, change) in enumerate(zip(self._strides, self.maps, strict=True)):
+            mine = maps[(4, 8, 16, 32).index(stride)].float()
+            told = functional.adaptive_avg_pool2d(self._told(f"map{number}", said.maps[number]), mine.shape[2:])
+            losses.append(functional.mse_loss(change(mine), told))
+        if self.vector is not None and said.vector is not None:
+            losses.append(functional.mse_loss(self.vector(vector.float()), self._told("vector", said.vector)))
+        return torch.stack(losses).mean()
+
+
+def normalise(pictures: Pictures, device: str = "cpu") -> Tensor:
     """(N, H, W, 3) BGR bytes -> (N, 3, H, W) as the network takes them."""
-    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
-    mean = torch.tensor(MEAN_BGR).view(1, 3, 1, 1)
+    x = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float()
+    mean = torch.tensor(MEAN_BGR, device=device).view(1, 3, 1, 1)
     return ((x - mean) * SCALE).contiguous(memory_format=torch.channels_last)
 
 
-def _side(plan: Plan, done: float) -> int:
+def side_of(plan: Plan, done: float) -> int:
+    """The side of the pictures in pixels at this share of the training."""
     part = next(part for until, part in plan.sides if done < until or until >= 1)
     return max(32, round(plan.size_px * part / 32) * 32)
 
 
+def _resized(pictures: Pictures, side_px: int, step: int) -> Pictures:
+    """Mostly as the device resizes; every third batch smoother, because cameras differ."""
+    if pictures.shape[1] == side_px:
+        return pictures
+    how = cv2.INTER_AREA if step % 3 == 0 else cv2.INTER_LINEAR
+    return np.stack([np.asarray(cv2.resize(picture, (side_px, side_px), interpolation=how)) for picture in pictures])
+
+
 def _rate(done: float) -> float:
-    warm = 0.05
+    warm = 0.03
     return max(0.02, done / warm) if done < warm else 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm))) + 2e-3
 
 
-def _groups(network: nn.Module, decay: float) -> list[dict[str, object]]:
-    flat = [p for p in network.parameters() if p.ndim == 1]
-    deep = [p for p in network.parameters() if p.ndim > 1]
+def _hint_weight(done: float) -> float:
+    """The layers first, the answers last."""
+    return 3.0 - 2.0 * min(1.0, done)
+
+
+def _groups(modules: list[nn.Module], decay: float) -> list[dict[str, object]]:
+    parameters = [p for module in modules for p in module.parameters()]
+    flat = [p for p in parameters if p.ndim == 1]
+    deep = [p for p in parameters if p.ndim > 1]
     return [{"params": deep, "weight_decay": decay}, {"params": flat, "weight_decay": 0.0}]
-
-
-def _step(network: nn.Module, optimiser: torch.optim.Optimizer, batch: _Batch, plan: Plan) -> float:
-    network.train()
-    x, target = normalise(batch.pictures), torch.from_numpy(batch.targets)
-    with torch.autocast("cpu", torch.bfloat16, enabled=plan.bfloat16):
-        logits = network(x)
-    loss = -(target * torch.log_softmax(logits.float(), dim=1)).sum(dim=1).mean()
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()
-    return float(loss.detach())
 
 
 @torch.no_grad()
 def _average(kept: nn.Module, network: nn.Module, keep: float) -> None:
-    for old, new in zip(kept.state_dict().values(), network.state_dict().values(), strict=True):
-        if old.dtype.is_floating_point:
-            old.lerp_(new, 1 - keep)
-        else:
-            old.copy_(new)
+    old, new = list(kept.state_dict().values()), list(network.state_dict().values())
+    floats = [number for number, value in enumerate(old) if value.dtype.is_floating_point]
+    torch._foreach_lerp_([old[i] for i in floats], [new[i] for i in floats], 1 - keep)  # noqa: SLF001
+    for number in set(range(len(old))) - set(floats):
+        old[number].copy_(new[number])
 
 
 def _prefetch(batches: Iterator[_Batch], stop: threading.Event) -> Iterator[_Batch]:
-    """Cut the next batches in a second thread while the network works on this one."""
-    waiting: queue.Queue[_Batch] = queue.Queue(maxsize=3)
+    """Cut the next batches in a second thread while the network works on this one; its error is raised here."""
+    waiting: queue.Queue[_Batch | BaseException] = queue.Queue(maxsize=3)
+
+    def put(what: _Batch | BaseException) -> None:
+        while not stop.is_set():
+            try:
+                return waiting.put(what, timeout=0.5)
+            except queue.Full:
+                continue
+        return None
 
     def fill() -> None:
-        for batch in batches:
-            while not stop.is_set():
-                try:
-                    waiting.put(batch, timeout=0.5)
-                    break
-                except queue.Full:
-                    continue
-            if stop.is_set():
-                return
+        try:
+            for batch in batches:
+                put(batch)
+                if stop.is_set():
+                    return
+        except BaseException as broken:  # noqa: BLE001  # handed to the thread that waits
+            put(broken)
 
     threading.Thread(target=fill, name="cut-batches", daemon=True).start()
     while True:
-        yield waiting.get()
-
-
-def _batches(lessons: Lessons, plan: Plan, size_px: list[int], per_epoch: int) -> Iterator[_Batch]:
-    rng = np.random.default_rng((plan.seed, 1))
-    while True:
-        order = [(False, int(i)) for i in range(len(lessons.photos))]
-        order += [(True, int(i)) for i in rng.choice(len(lessons.scenes), lessons.scenes_per_epoch)]
-        rng.shuffle(order)
-        for number in range(per_epoch):
-            chosen = order[number * plan.batch : (number + 1) * plan.batch]
-            size = size_px[0]
-            pairs = [_scene(lessons, rng, i, size) if drawn else _photo(lessons, rng, i, size) for drawn, i in chosen]
-            pictures = np.stack([_recolour(rng, picture) for picture, _ in pairs])
-            targets = np.stack([target for _, target in pairs])
-            pictures, targets = _blend(rng, pictures, targets)
-            yield _Batch(pictures, targets, first_of_epoch=number == 0)
-
-
-def _photo(
-    lessons: Lessons, rng: np.random.Generator, photo: int, size: int
-) -> tuple[Pictures, npt.NDArray[np.float32]]:
-    view = int(rng.integers(lessons.photo_targets.shape[1]))
-    picture = lessons.photos[photo]
-    crop = crops.plan(lessons.crop_seed, photo, view, picture.shape[0])
-    if rng.random() < 0.5:  # the mirrored crop is as good an example of what the target says
-        crop = crops.Crop(crop.left, crop.top, crop.width, crop.height, not crop.mirrored)
-    cut = crops.cut(picture, _nudge(rng, crop, picture.shape[0]), size, _interpolation(rng))
-    return cut, lessons.photo_targets[photo, view]
-
-
-def _scene(
-    lessons: Lessons, rng: np.random.Generator, number: int, size: int
-) -> tuple[Pictures, npt.NDArray[np.float32]]:
-    picture = lessons.scenes[number]
-    crop = crops.plan(int(rng.integers(1 << 31)), number, int(rng.integers(0, 3)), picture.shape[0], least_area=0.4)
-    target = np.full(lessons.classes, 0.05 / lessons.classes, np.float32)
-    target[lessons.scene_labels[number]] += 0.95
-    return crops.cut(picture, crop, size, _interpolation(rng)), target
-
-
-def _nudge(rng: np.random.Generator, crop: crops.Crop, side_px: int) -> crops.Crop:
-    """The same crop, each edge moved by up to 8 %: never twice the same pixels for the same target."""
-    reach = 0.08 * min(crop.width, crop.height)
-    left, top, right, bottom = rng.uniform(-reach, reach, 4)
-    x0, y0 = max(0, round(crop.left + left)), max(0, round(crop.top + top))
-    x1 = min(side_px, round(crop.left + crop.width + right))
-    y1 = min(side_px, round(crop.top + crop.height + bottom))
-    return crops.Crop(x0, y0, x1 - x0, y1 - y0, crop.mirrored)
-
-
-def _interpolation(rng: np.random.Generator) -> int:
-    """Mostly the device's own; sometimes a smoother one, because cameras differ."""
-    return cv2.INTER_AREA if rng.random() < 0.3 else cv2.INTER_LINEAR
-
-
-def _recolour(rng: np.random.Generator, picture: Pictures) -> Pictures:
-    """Another exposure, contrast and white balance, and at times a patch that hides a part."""
-    gains = rng.uniform(0.72, 1.28) * rng.uniform(0.93, 1.07, 3)
-    contrast, middle = rng.uniform(0.8, 1.2), 118.0
-    ramp = (np.arange(256)[:, None] * gains - middle) * contrast + middle
-    table = np.clip(ramp, 0, 255).astype(np.uint8)
-    shifted = np.asarray(cv2.LUT(picture, table[None]), np.uint8)
-    if rng.random() < 0.25:
-        side = picture.shape[0]
-        rows, columns = rng.integers(side // 8, side // 3, 2)
-        y, x = int(rng.integers(side - rows)), int(rng.integers(side - columns))
-        shifted[y : y + rows, x : x + columns] = rng.integers(40, 200, 3)
-    return shifted
-
-
-def _blend(
-    rng: np.random.Generator, pictures: Pictures, targets: npt.NDArray[np.float32]
-) -> tuple[Pictures, npt.NDArray[np.float32]]:
-    """Mixup on a part of the batches: pictures laid over each other, targets mixed alike."""
-    if rng.random() > 0.35:
-        return pictures, targets
-    share = float(rng.beta(0.4, 0.4))
-    partner = rng.permutation(len(pictures))
-    mixed = cv2.addWeighted(pictures, share, pictures[partner], 1 - share, 0)
-    blended = targets * np.float32(share) + targets[partner] * np.float32(1 - share)
-    return np.asarray(mixed, np.uint8), blended.astype(np.float32)
+        given = waiting.get()
+        if isinstance(given, BaseException):
+            raise given
+        yield given

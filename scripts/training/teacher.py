@@ -1,63 +1,118 @@
-"""A larger network's opinion of fixed crops: probabilities that a small one can learn from."""
+"""A larger network that the small one learns from: its scores, and what its layers hold, for every view anew."""
 
-import hashlib
-from collections.abc import Callable
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
+import openvino as ov
+from openvino.preprocess import ColorFormat, PrePostProcessor
 
-from training import crops
 from training.errors import TrainError
-from training.photos import SIDE_PX, Photos
 
-BATCH = 32
-VIEWS = 16
-"""Crops per photo that the teacher is asked about."""
+STRIDES = (8, 16, 32)
+
+CHUNK = 8
+"""Pictures that one request takes: what its layers hold stays in the cache."""
+
+Floats = npt.NDArray[np.float32]
 
 
-def ask(
-    model: Path, photos: Photos, seed: int, views: int, cache_dir: Path, progress: Callable[[int, int], None]
-) -> npt.NDArray[np.float16]:
-    """What `model` says about `views` crops of every photo: probabilities (count, views, classes).
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The teacher's word on a batch: log probabilities (N, classes), maps (N, C, h, w) per stride, a vector (N, F)."""
 
-    The model takes RGB, x / 127.5 - 1, float32 (N, 3, S, S), and gives (N, classes), logits or
-    probabilities. Answers are kept in `cache_dir`. Raises TrainError when the model is no such thing.
+    scores: Floats
+    maps: tuple[Floats, ...]
+    vector: Floats | None
+
+
+class Teacher:
+    """An ONNX classifier that takes RGB, x / 127.5 - 1, float32 (N, 3, S, S), and gives logits or probabilities.
+
+    Beside the scores it gives the last residual sum at each of STRIDES and what its last matrix product takes (Romero et
+    al. 2015, FitNets), as far as the graph has them.
     """
-    if not model.is_file():
-        raise TrainError(
-            "teacher-missing", f"{model} does not exist", "leave --teacher away to learn from labels alone"
-        )
-    digest = hashlib.sha256(model.read_bytes() + photos.labels.tobytes()).hexdigest()[:16]
-    kept = cache_dir / f"teacher-{digest}-{seed}-{views}.npy"
-    if kept.exists():
-        return np.asarray(np.load(kept), dtype=np.float16)
-    session = ort.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    entry = session.get_inputs()[0]
-    size_px = int(entry.shape[2])
-    wanted = [(photo, view) for photo in range(len(photos)) for view in range(views)]
-    said: list[npt.NDArray[np.float16]] = []
-    for start in range(0, len(wanted), BATCH):
-        batch = np.stack([_input(photos, seed, photo, view, size_px) for photo, view in wanted[start : start + BATCH]])
-        said.append(_probabilities(session.run(None, {entry.name: batch})[0]).astype(np.float16))
-        progress(min(start + BATCH, len(wanted)), len(wanted))
-    answers = np.concatenate(said).reshape(len(photos), views, -1)
-    half = kept.with_suffix(".half.npy")
-    np.save(half, answers)
-    half.replace(kept)
-    return answers
+
+    def __init__(self, path: Path, classes: int) -> None:
+        if not path.is_file():
+            raise TrainError(
+                "teacher-missing", f"{path} does not exist", "leave --teacher away to learn from labels alone"
+            )
+        try:
+            graph = ov.Core().read_model(str(path))
+            self.side_px = int(graph.input(0).partial_shape[2].get_length())
+            graph.reshape(ov.PartialShape([-1, 3, self.side_px, self.side_px]))
+        except RuntimeError as broken:
+            raise TrainError(
+                "teacher-broken", f"{path} is no picture classifier: {broken}", "give an ONNX file (N, 3, S, S)"
+            ) from None
+        given = int(graph.output(0).partial_shape[1].get_length())
+        if given != classes:
+            raise TrainError(
+                "teacher-labels", f"the teacher gives {given} scores for {classes} labels", "give one of the same labels"
+            )
+        maps = _maps(graph, self.side_px)
+        vector = _vector(graph)
+        extra = maps + ([vector] if vector is not None else [])
+        if extra:
+            graph.add_outputs(extra)
+        self._maps = len(maps)
+        self._has_vector = vector is not None
+        cores = len(os.sched_getaffinity(0))
+        settings = {"NUM_STREAMS": cores, "INFERENCE_NUM_THREADS": cores, "ENABLE_CPU_PINNING": False}
+        self._compiled = ov.Core().compile_model(_with_bytes(graph), "CPU", settings)
+
+    def ask(self, pictures: npt.NDArray[np.uint8]) -> Said:
+        """What the teacher says about `pictures` (N, side_px, side_px, 3) BGR."""
+        requests = []
+        for start in range(0, len(pictures), CHUNK):
+            requests.append(self._compiled.create_infer_request())
+            requests[-1].start_async({0: np.ascontiguousarray(pictures[start : start + CHUNK])})
+        parts: list[list[Floats]] = []
+        for request in requests:
+            request.wait()
+            parts.append([np.array(tensor.data, np.float32) for tensor in request.output_tensors])
+        answers = [np.concatenate(layer) for layer in zip(*parts, strict=True)]
+        maps = tuple(answers[1 : 1 + self._maps])
+        return Said(_log_probabilities(answers[0]), maps, answers[-1] if self._has_vector else None)
 
 
-def _input(photos: Photos, seed: int, photo: int, view: int, size_px: int) -> npt.NDArray[np.float32]:
-    picture = crops.cut(photos.pictures[photo], crops.plan(seed, photo, view, SIDE_PX), size_px)
-    rgb = picture[..., ::-1].astype(np.float32) / np.float32(127.5) - np.float32(1)
-    return np.ascontiguousarray(rgb.transpose(2, 0, 1))
+def _with_bytes(graph: ov.Model) -> ov.Model:
+    """The graph that takes BGR bytes (N, S, S, 3) and does the arithmetic itself, on all cores."""
+    change = PrePostProcessor(graph)
+    entry = change.input()
+    entry.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC")).set_color_format(ColorFormat.BGR)
+    entry.model().set_layout(ov.Layout("NCHW"))
+    steps = entry.preprocess().convert_element_type(ov.Type.f32).convert_color(ColorFormat.RGB)
+    steps.mean([127.5] * 3).scale([127.5] * 3)
+    return change.build()
 
 
-def _probabilities(given: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Softmax of `given`, unless its rows already are probabilities."""
-    if given.min() >= 0 and np.allclose(given.sum(axis=1), 1, atol=1e-3):
-        return given
-    powers = np.exp(given - given.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
+def _maps(graph: ov.Model, side_px: int) -> list[ov.Output]:
+    """For each stride the last sum of two computed maps, where the graph has one."""
+    found: dict[int, ov.Output] = {}
+    for node in graph.get_ordered_ops():
+        shape = node.output(0).partial_shape if node.get_output_size() else None
+        if node.get_type_name() != "Add" or shape is None or shape.rank.get_length() != 4:
+            continue
+        if any(part.partial_shape != shape for part in node.input_values()):  # a bias, spread over the map
+            continue
+        for stride in STRIDES:
+            if int(shape[2].get_length()) == -(-side_px // stride):
+                found[stride] = node.output(0)
+    return [found[stride] for stride in STRIDES if stride in found]
+
+
+def _vector(graph: ov.Model) -> ov.Output | None:
+    products = [node for node in graph.get_ordered_ops() if node.get_type_name() == "MatMul"]
+    return products[-1].input_value(0) if products else None
+
+
+def _log_probabilities(given: Floats) -> Floats:
+    """Logarithms of the softmax of `given`, or of `given` where its rows already are probabilities."""
+    if given.min() >= 0 and np.allclose(given.sum(axis=1), 1, atol=1e-2):
+        return np.log(np.maximum(given, np.float32(1e-7)))
+    given = given - given.max(axis=1, keepdims=True)
+    return np.asarray(given - np.log(np.exp(given).sum(axis=1, keepdims=True)), np.float32)
