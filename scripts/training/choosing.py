@@ -1,4 +1,4 @@
-"""What is chosen on val once the weights are there: the side of the input, the sharpness of the scores, the threshold."""
+"""What is chosen on val once the weights are there: side of the input, sharpness of the scores, threshold."""
 
 import copy
 from collections.abc import Sequence

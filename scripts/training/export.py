@@ -3,8 +3,6 @@
 The graph is written node by node, so that it holds what the network computes and nothing else.
 """
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -56,8 +54,8 @@ class _Graph:
         return self.node("Relu", f"{name}.out", [self.node("Add", f"{name}.sum", [long, short])])
 
 
-def write_onnx(network: ShelfNet, path: Path, size_px: int) -> None:
-    """Write `network` to `path`: bytes (N, size_px, size_px, 3) BGR in, probabilities (N, classes) out."""
+def onnx_of(network: ShelfNet, size_px: int) -> bytes:
+    """`network` as an ONNX file: bytes (N, size_px, size_px, 3) BGR in, probabilities (N, classes) out."""
     graph = _Graph()
     x = graph.node("Cast", "floats", ["picture"], to=TensorProto.FLOAT)
     x = graph.node("Sub", "centred", [x, graph.constant("mean", np.array(MEAN_BGR, np.float32))])
@@ -79,7 +77,8 @@ def write_onnx(network: ShelfNet, path: Path, size_px: int) -> None:
     model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="shelfwire")
     model.ir_version = IR_VERSION
     onnx.checker.check_model(model, full_check=True)
-    path.write_bytes(model.SerializeToString())
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def _folded(part: ConvNorm) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 import queue
 import threading
 import time
@@ -33,6 +34,9 @@ TEMPERATURE = 2.0
 
 SMOOTHING = 0.1
 """How much of a hard label is spread over all classes."""
+
+LOSSES = ("loss", "labels", "teacher", "hints")
+"""What the figures of an epoch hold of losses, as far as they were there."""
 
 Pictures = npt.NDArray[np.uint8]
 
@@ -106,6 +110,16 @@ class Learner:
         self.per_epoch = max(1, (len(lessons.photos) + lessons.scenes_per_epoch) // plan.batch)
 
     @property
+    def device(self) -> str:
+        """On what it is trained: cpu or cuda."""
+        return self._plan.device
+
+    @property
+    def batch(self) -> int:
+        """Pictures in a step."""
+        return self._plan.batch
+
+    @property
     def done(self) -> float:
         """Share of the training that is behind, by steps or by the clock, whichever is further."""
         by_step = self.progress.step / (self.per_epoch * self._plan.epochs)
@@ -147,6 +161,25 @@ class Learner:
         half = path.with_suffix(".half")
         torch.save(state, half)
         half.replace(path)
+
+    def start_from(self, path: Path) -> list[str]:
+        """Take the averaged weights that another training kept; gives the names of those that do not fit (the head of
+        other classes). Raises TrainError start-missing, start-broken."""
+        if not path.is_file():
+            raise TrainError("start-missing", f"{path} does not exist", "give a training's state.pt, or leave it away")
+        try:
+            kept: dict[str, Tensor] = torch.load(path, map_location=self._plan.device, weights_only=True)["kept"]
+        except (RuntimeError, KeyError, ValueError, EOFError, OSError, pickle.UnpicklingError) as broken:
+            raise TrainError(
+                "start-broken", f"{path} holds no weights of this network: {broken}", "give a training's state.pt"
+            ) from broken
+        mine = self.network.state_dict()
+        fitting = {name: value for name, value in kept.items() if name in mine and value.shape == mine[name].shape}
+        if len(fitting) < len(mine) // 2:
+            raise TrainError("start-broken", f"{path} is of another network", "give a state.pt of this version")
+        for network in (self.network, self.kept):
+            network.load_state_dict(fitting, strict=False)
+        return sorted(set(mine) - set(fitting))
 
     def load(self, path: Path) -> None:
         """Go on from what was kept. Raises TrainError when it is another training's."""
@@ -220,6 +253,8 @@ class Learner:
     def _sample(self) -> Said:
         """What the teacher says about some views, for the scale and shape of what it gives."""
         assert self._teacher is not None
+        if not self._lessons.photos:
+            raise TrainError("teacher-idle", "a teacher speaks of photos, and there are none", "give --data")
         rng = np.random.default_rng((self._plan.seed, 2))
         chosen = rng.choice(len(self._lessons.photos), min(256, len(self._lessons.photos)), replace=False)
         pictures = np.stack([views.view(rng, self._lessons.photos[i], self._side()) for i in chosen])
@@ -239,7 +274,7 @@ class Learner:
         """All photos and some scenes (their numbers follow the photos'), shuffled."""
         rng = np.random.default_rng((self._plan.seed, 1, epoch))
         lessons = self._lessons
-        scenes = rng.choice(len(lessons.scenes), lessons.scenes_per_epoch) + len(lessons.photos)
+        scenes = rng.integers(0, max(1, len(lessons.scenes)), lessons.scenes_per_epoch) + len(lessons.photos)
         order = np.concatenate([np.arange(len(lessons.photos)), scenes]).astype(np.int64)
         rng.shuffle(order)
         return order
@@ -344,7 +379,7 @@ def _groups(modules: list[nn.Module], decay: float) -> list[dict[str, object]]:
 def _average(kept: nn.Module, network: nn.Module, keep: float) -> None:
     old, new = list(kept.state_dict().values()), list(network.state_dict().values())
     floats = [number for number, value in enumerate(old) if value.dtype.is_floating_point]
-    torch._foreach_lerp_([old[i] for i in floats], [new[i] for i in floats], 1 - keep)  # noqa: SLF001
+    torch._foreach_lerp_([old[i] for i in floats], [new[i] for i in floats], 1 - keep)
     for number in set(range(len(old))) - set(floats):
         old[number].copy_(new[number])
 

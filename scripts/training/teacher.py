@@ -31,8 +31,8 @@ class Said:
 class Teacher:
     """An ONNX classifier that takes RGB, x / 127.5 - 1, float32 (N, 3, S, S), and gives logits or probabilities.
 
-    Beside the scores it gives the last residual sum at each of STRIDES and what its last matrix product takes (Romero et
-    al. 2015, FitNets), as far as the graph has them.
+    Beside the scores it gives the last residual sum at each of STRIDES and what its last matrix product takes (Romero
+    et al. 2015, FitNets), as far as the graph has them.
     """
 
     def __init__(self, path: Path, classes: int) -> None:
@@ -51,7 +51,9 @@ class Teacher:
         given = int(graph.output(0).partial_shape[1].get_length())
         if given != classes:
             raise TrainError(
-                "teacher-labels", f"the teacher gives {given} scores for {classes} labels", "give one of the same labels"
+                "teacher-labels",
+                f"the teacher gives {given} scores for {classes} labels",
+                "give one of the same labels",
             )
         maps = _maps(graph, self.side_px)
         vector = _vector(graph)
