@@ -12,13 +12,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from agent import settings
 from agent.app import Stop
 from agent.app.clocks import now_of
 from agent.app.fitting import fits, terms_of
 from agent.app.lives import Lives
+from agent.app.tuning import Tuning
 from agent.app.using import Using, models_of, open_model, settings_of, threshold_of
+from agent.bench import choosing
 from agent.config import Config
 from agent.core.decide import UNKNOWN
 from agent.core.pulse import OUTSIDE_CODES
@@ -57,11 +60,11 @@ class Updating:
 
     def __init__(
         self, config: Config, workers: int, clock: SystemClock, stop: Stop, lives: Lives,
-        ills: Callable[[], Sequence[str]],
+        ills: Callable[[], Sequence[str]], late: Callable[[], int],
     ) -> None:  # fmt: skip
         """Put right what the last run left, and open the model that answers. Raises `Broken`, `Rejected`.
 
-        `ills` lists what is wrong with the device as vision sees it.
+        `ills` lists what is wrong with the device as vision sees it, `late` counts frames that came to late.
         """
         self._config = config
         self._workers = workers
@@ -97,6 +100,8 @@ class Updating:
             check=lives.try_settings, ills=self._all_ills, kept=lambda: lives.kept, reload=stop.ask_reload,
             trial_s=config.update.settings_trial,
         )  # fmt: skip
+        self._late = late
+        self._tuning: Tuning | None = None
         self._proving = Proving(self._store, self, self._terms, self._now, self._stop)
         try:
             self.using = self._first()
@@ -128,6 +133,7 @@ class Updating:
     def start(self, pipeline: Pipeline, shown: Callable[[Classifier], None]) -> None:
         """Begin. `shown` is told of another model, for whoever shows or serves it."""
         self._pipeline, self._shown = pipeline, shown
+        self._tuning = Tuning(self._config, self._clock, self._late)
         self._thread.start()
 
     def stop(self) -> None:
@@ -137,6 +143,8 @@ class Updating:
             self._picked.notify_all()
         if self._thread.ident is not None:
             self._thread.join(STOP_S)
+        if self._tuning is not None:
+            self._tuning.pause()
         try:
             self._say_goodbye()
             self._save()
@@ -164,6 +172,7 @@ class Updating:
                 try:
                     self._proving.turn()
                     self._keeping.turn()
+                    self._tune()
                     trouble = ""
                 except Broken as error:
                     if str(error) != trouble:
@@ -174,6 +183,23 @@ class Updating:
             self._crash()
         finally:
             self._facts.close()
+
+    def _tune(self) -> None:
+        """Have the model run as was measured to be best, once that is known. Raises `Broken`."""
+        assert self._tuning is not None
+        entry = self._store.journal.read("model")
+        if not self._tuning.turn(self.using, free=entry is None or entry.owner != "vision"):
+            return
+        chosen = self._tuning.chosen(self.using)
+        if chosen.setup == self.using.classifier.setup:
+            self.using = replace(self.using, chosen=chosen)
+        else:
+            bundle = self.using.classifier.bundle if self.using.key is not None else None
+            self.take_up(self.open(bundle))
+
+    def describe_tuning(self) -> dict[str, object]:
+        """Say how the model runs and why, for vision's report."""
+        return self._tuning.describe(self.using) if self._tuning is not None else {}
 
     def tick(self, captured: int, failed: int) -> None:
         """Count time, captured frames and failures; the totals are this process's own. From the main loop."""
@@ -235,13 +261,16 @@ class Updating:
 
     def bench(self, bundle: Bundle) -> Bench:
         """See `House`."""
+        if self._tuning is not None:
+            self._tuning.pause()
         trying = Trying(
             bundle.folder,
             self.using.classifier.bundle.folder,
-            self._config.model.setup,
+            choosing.chosen(self._config, bundle).setup,
             self._workers,
             self._config.device.state_dir / "compiled",
             bundle.manifest.limits.memory_bytes,
+            self.using.classifier.setup,
         )
         return Bench(trying, self._terms, self._stop)
 
@@ -281,6 +310,7 @@ class Updating:
         del old, workers
         _give_memory_back()
         log.info("the model %(name)s %(version)s answers", opened.policy.model)
+        log.info("it runs as %s", opened.classifier.setup)
 
     def begin_trial(self) -> None:
         """See `House`."""

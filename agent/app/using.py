@@ -4,6 +4,8 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from agent.bench import choosing
+from agent.bench.choosing import Chosen
 from agent.config import ORDERED, Config, nearest
 from agent.core.alerting import Rule
 from agent.core.decide import UNKNOWN
@@ -12,17 +14,22 @@ from agent.errors import Broken, Rejected
 from agent.store.models import Models, key_of
 from agent.store.settings import SettingsFiles
 from models import Bundle, BundleError, Classifier, resolve
+from models.setup import Setup
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Using:
-    """An open model and what belongs to it. `key` is its name in the store, None for the configured bundle."""
+    """An open model and what belongs to it. `key` is its name in the store, None for the configured bundle.
+
+    `chosen` says how it was to be run, and why.
+    """
 
     key: str | None
     classifier: Classifier
     policy: Policy
+    chosen: Chosen
 
     @property
     def model(self) -> dict[str, object]:
@@ -30,12 +37,10 @@ class Using:
         return dict(self.policy.model)
 
 
-def open_classifier(config: Config, workers: int, bundle: Bundle | None = None, *, proven: bool = False) -> Classifier:
-    """Open a bundle, or the configured one, and check that it answers as it should. Raises `Broken` with its code."""
-    cache = config.device.state_dir / "compiled"
+def open_classifier(config: Config, workers: int, setup: Setup, bundle: Bundle, *, proven: bool = False) -> Classifier:
+    """Open a bundle, and check that it answers as it should. Raises `Broken` with its code."""
     try:
-        which = bundle if bundle is not None else resolve(config.model.bundle)
-        classifier = Classifier.open(which, config.model.setup, workers, cache)
+        classifier = Classifier.open(bundle, setup, workers, choosing.cache_of(config.device.state_dir))
         for note in classifier.notes:
             log.warning("%s [%s]; cure: %s", note.message, note.code, note.hint)
         if not proven:
@@ -47,7 +52,9 @@ def open_classifier(config: Config, workers: int, bundle: Bundle | None = None, 
 
 def open_model(config: Config, workers: int, bundle: Bundle | None, *, proven: bool = False) -> Using:
     """Open a bundle, or the configured one, with everything that belongs to it. Raises `Broken`, `Rejected`."""
-    classifier = open_classifier(config, workers, bundle, proven=proven)
+    whole = bundle if bundle is not None else configured_bundle(config)
+    chosen = choosing.chosen(config, whole)
+    classifier = open_classifier(config, workers, chosen.setup, whole, proven=proven)
     try:
         rules = make_rules(config, classifier.labels)
     except Rejected:
@@ -56,14 +63,22 @@ def open_model(config: Config, workers: int, bundle: Bundle | None, *, proven: b
     ref = classifier.model
     model = {"name": ref.name, "version": ref.version, "release": ref.release, "digest": ref.digest}
     policy = Policy(
-        threshold_of(config, bundle or classifier.bundle),
+        threshold_of(config, whole),
         config.decide.confirm_frames,
         config.model.top,
         rules,
         model,
         classifier.runtime,
     )
-    return Using(key_of(ref.digest) if bundle is not None else None, classifier, policy)
+    return Using(key_of(ref.digest) if bundle is not None else None, classifier, policy, chosen)
+
+
+def configured_bundle(config: Config) -> Bundle:
+    """Load the configured bundle. Raises `Broken`."""
+    try:
+        return Bundle.load(resolve(config.model.bundle))
+    except BundleError as error:
+        raise Broken(error.code, str(error), error.hint) from None
 
 
 def threshold_of(config: Config, bundle: Bundle) -> float:

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import random
-import sys
 import threading
 import time
 from collections import Counter
@@ -18,7 +17,7 @@ from agent.app import Stop
 from agent.app.lives import Lives
 from agent.app.local import LocalSide, open_local
 from agent.app.updating import Updating, take_settings_back
-from agent.app.using import bundle_in_use, make_rules, open_classifier
+from agent.app.using import bundle_in_use, configured_bundle, make_rules, open_classifier
 from agent.camera.encode import lower_priority, to_jpeg
 from agent.camera.health import CameraState
 from agent.camera.last import LastPictures
@@ -39,6 +38,7 @@ from agent.host.clock import SystemClock, boot_id
 from agent.host.metrics import Metrics, Sample
 from agent.host.notify import Notifier
 from agent.host.process import age_s, rss_bytes
+from agent.host.processor import at_once_for, share_cores, workers_for
 from agent.overflow import Overflow
 from agent.pipeline import Offload, Pipeline
 from agent.ports import Frame
@@ -48,8 +48,6 @@ from agent.store.recorder import Recorder
 from agent.store.writer import Limits, Writer
 from agent.ways import Terms, Ways
 from models import Answer
-
-import cv2  # isort: skip - after models, which sets the decoder's limits
 
 log = logging.getLogger(__name__)
 
@@ -66,43 +64,13 @@ def check_reload(new: Config, old: Config) -> None:
     """Refuse a configuration that vision could not run with. Raises `Rejected` and `Broken` with the cure."""
     _need_camera(new)
     if (new.model.bundle, new.model.setup) != (old.model.bundle, old.model.setup):
-        open_classifier(new, 1).close()
+        open_classifier(new, 1, new.model.setup, configured_bundle(new)).close()
     make_rules(new, bundle_in_use(new).manifest.labels)
 
 
 def _need_camera(config: Config) -> None:
     if not config.camera:
         raise Rejected("no-camera", "no camera is configured", "add a [[camera]] section with name and url")
-
-
-def workers_for(config: Config) -> int:
-    """How many frames are worked on at once: at most one per camera, since each camera's frames stay in order.
-
-    One camera is answered soonest by all cores together. With several, two workers per core keep the core busy: one
-    waits for the model while the other prepares or records.
-    """
-    cores = len(os.sched_getaffinity(0))
-    return config.model.workers or min(len(config.camera), 2 * cores)
-
-
-def at_once_for(config: Config, workers: int) -> int:
-    """How many of these may work while frames pile up: one per core, for each would be answered later with more."""
-    return config.model.workers or min(workers, len(os.sched_getaffinity(0)))
-
-
-SWITCH_INTERVAL_S = 0.0005
-"""How long a thread that comes back from the model may wait for another that runs Python; Python's own is 5 ms."""
-
-
-def share_cores(workers: int) -> None:
-    """Keep the threads of readers, workers, store and OpenCV out of each other's way.
-
-    With several frames in work every core has enough to do, and a resize that is split over cores waits for the one
-    that is busy with another frame.
-    """
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    if workers > 1:
-        cv2.setNumThreads(1)
 
 
 class Vision:
@@ -127,7 +95,7 @@ class Vision:
         workers = workers_for(config)
         share_cores(workers)
         try:
-            self._updating = Updating(config, workers, self._clock, stop, self._lives, self._ills)
+            self._updating = Updating(config, workers, self._clock, stop, self._lives, self._ills, self._late)
         except BaseException:
             self._writer.close()
             raise
@@ -281,6 +249,11 @@ class Vision:
         ills = [f"camera {s.name}: {s.code or s.phase}" for s in states if s.phase in ("opening", "failed", "stalled")]
         return ills if ills or self._pipeline.progress else ["no frame was answered yet"]
 
+    def _late(self) -> int:
+        """Count the frames that this device could not answer in time, by whatever became of them."""
+        displaced = sum(counts.displaced for counts in self._mailboxes.counts().values())
+        return displaced + sum(self._pipeline.placed.values())
+
     @property
     def _model(self) -> Mapping[str, Any]:
         return self._updating.using.policy.model
@@ -373,6 +346,7 @@ class Vision:
             "boot": boot_id(),
             "model": self._model,
             "runtime": self._runtime,
+            "tuning": self._updating.describe_tuning(),
             "first_answer_s": self._first_answer_s,
             "rss_bytes": rss_bytes(),
             "store_trouble": self._recorder.trouble,

@@ -21,6 +21,7 @@ from agent.checks import (
     network,
     outbox,
     processes,
+    setup,
     units,
 )
 from agent.checks.context import Context
@@ -35,6 +36,7 @@ CHECKS = (
     camera.CHECK,
     model.CHECK,
     golden.CHECK,
+    setup.CHECK,
     network.CHECK,
     certificates.CHECK,
     clock.CHECK,

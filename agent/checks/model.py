@@ -70,11 +70,12 @@ def _running(context: Context, config: Config, bundle: Any) -> Iterator[Finding]
 
 
 def _runtime(config: Config, bundle: Any, used: str) -> Iterator[Finding]:
+    from agent.bench.choosing import chosen
     from models.errors import BundleError
     from models.runtimes import choose
 
     try:
-        meant = choose(config.model.runtime, bundle.manifest)
+        meant = choose(chosen(config, bundle).setup.runtime, bundle.manifest)
     except BundleError as error:
         yield wrong("model", "MOD-5", f"{error} [{error.code}]", cure=error.hint)
         return

@@ -22,6 +22,7 @@ COMMANDS = {
     "aim": "focus and exposure of a camera, live",
     "outbox": "look into the outbox: list, show, retry, bury, export, check",
     "model": "the models of this device: list, test, rollback, pin, update by hand",
+    "bench": "measure on this device: the fastest setup of a model, or how many cameras it holds",
     "support-bundle": "one file for support, without secrets",
     "status": "what this device is doing, on one screen",
     "doctor": "look at everything that can be wrong, within 10 seconds",

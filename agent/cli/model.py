@@ -158,7 +158,7 @@ def _update_text(update: dict[str, Any]) -> str:
 def _test(options: argparse.Namespace, config: Config, _models: Models) -> int:
     from agent.app.fitting import fits, terms_of
     from agent.app.using import bundle_in_use
-    from agent.app.vision import workers_for
+    from agent.host.processor import workers_for
     from agent.proof.bench import Bench, Trying
     from agent.store.models import refused
     from models import Bundle, BundleError, resolve

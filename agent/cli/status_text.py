@@ -27,6 +27,7 @@ def write(
         ("device", [device]),
         ("state", [_state(wrong)]),
         ("vision", [_vision(snapshot, silent_s)]),
+        *_tuning(snapshot, silent_s),
         *_page(snapshot, silent_s),
         ("sync", [_sync(config, snapshot)]),
         ("outbox", [_outbox(snapshot, now_wall_ns)]),
@@ -57,6 +58,16 @@ def _state(wrong: Sequence[HealthWarning]) -> str:
     return f"{'1 THING NEEDS' if len(serious) == 1 else f'{len(serious)} THINGS NEED'} YOU, see below: " + ", ".join(
         serious
     )
+
+
+def _tuning(snapshot: Snapshot, silent_s: float | None) -> list[tuple[str, Lines]]:
+    """Say how the model runs, and why so."""
+    tuning = snapshot.vision.get("tuning")
+    if not tuning or not snapshot.vision_runs or silent_s is not None:
+        return []
+    why = tuning["missing"] + (", it is being measured now" if tuning["measuring"] else "")
+    lines = [str(tuning["setup"]), why or str(tuning["reason"])]
+    return [("setup", [*lines, *([f"NOT MEASURED: {tuning['trouble']}"] if tuning["trouble"] else [])])]
 
 
 def _page(snapshot: Snapshot, silent_s: float | None) -> list[tuple[str, Lines]]:

@@ -88,6 +88,7 @@ class Model(Section):
     streams: int = Field(0, ge=0, le=64, description="pictures computed at once; 0: as was measured, or one a worker")
     preprocess: Preprocess = Field("auto", description="colour and scale in the model's graph, or on the host; auto")
     workers: int = Field(0, ge=0, le=64, description="frames worked on at once; 0: two per core, one per camera")
+    bench_after: Seconds = Field(60.0, description="measure once frames were in time so long; 0 s: by hand alone")
     threshold: float | None = Field(None, ge=0, le=1, description="overrides the bundle's threshold for `unknown`")
     top: int = Field(3, ge=1, le=10, description="how many labels a result lists")
 

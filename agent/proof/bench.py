@@ -29,7 +29,10 @@ GATES = ("compiled", "golden", "memory", "latency")
 
 @dataclass(frozen=True, slots=True)
 class Trying:
-    """What is tried, and beside what. `declared_bytes` is the bundle's own word on its memory, 0 for none."""
+    """What is tried, and beside what. `declared_bytes` is the bundle's own word on its memory, 0 for none.
+
+    `setup` is how it is to be run, `running_setup` how the running one is, where that differs.
+    """
 
     bundle: Path
     running: Path | None
@@ -37,6 +40,7 @@ class Trying:
     workers: int
     cache: Path
     declared_bytes: int = 0
+    running_setup: Setup | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ class Bench:
             "bundle": str(trying.bundle),
             "running": str(trying.running) if trying.running is not None else "",
             "setup": trying.setup.to_json(),
+            "running_setup": (trying.running_setup or trying.setup).to_json(),
             "workers": trying.workers,
             "cache": str(trying.cache),
             "memory_bytes": self._limit_bytes,

@@ -5,44 +5,34 @@ and then classifies the pictures that come in on standard input. Each result is 
 output. Whatever becomes of this process is a verdict on the model and no trouble of the device's.
 """
 
-import contextlib
-import ctypes
 import json
-import os
-import resource
-import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from agent.core.gates import p95
+from agent.host.child import Say, own_output, stay_behind
 from agent.host.process import peak_rss_bytes
 from models import Answer, Bundle, BundleError, Classifier, decode_picture
 from models.setup import Setup
 
 NICENESS = 15
-PR_SET_PDEATHSIG = 1
 WARM_FRAMES = 3
 LEAST_FRAMES = 20
 MOST_FRAMES = 100
 MEASURE_S = 2.0
 """How long speed is measured at most, once `LEAST_FRAMES` are done."""
 FRAME_SHAPE = (720, 1280, 3)
-SPARE_BYTES = 2 << 30
-"""Address space beyond the limit, for libraries and thread stacks; the parent looks at what is really used."""
 MOST_PIXELS = 8192 * 8192
-
-Say = Callable[[dict[str, Any]], None]
 
 
 def main(settings: dict[str, Any]) -> None:
     """Be the child."""
-    say = _own_output()
-    _limit(int(settings["memory_bytes"]))
+    say = own_output()
+    stay_behind(NICENESS, int(settings["memory_bytes"]))
     try:
         _prove(settings, say)
     except BundleError as error:
@@ -51,30 +41,6 @@ def main(settings: dict[str, Any]) -> None:
         say({"error": "no-memory", "message": "the model takes more memory than it may", "hint": ""})
     except RuntimeError as error:  # what the runtimes raise in the middle of an answer
         say({"error": "runtime", "message": str(error).strip().splitlines()[-1][:200], "hint": ""})
-
-
-def _own_output() -> Say:
-    """Keep standard output for our lines alone: what libraries print there goes to standard error."""
-    lines = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
-
-    def say(report: dict[str, Any]) -> None:
-        lines.write(json.dumps(report).encode() + b"\n")
-
-    return say
-
-
-def _limit(memory_bytes: int) -> None:
-    """Stay behind everything else, die with the parent, leave no core file, and be the first that is killed."""
-    with contextlib.suppress(OSError):
-        os.nice(NICENESS)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    most = 2 * memory_bytes + SPARE_BYTES
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _prove(settings: dict[str, Any], say: Say) -> None:
@@ -127,7 +93,8 @@ def _running(settings: dict[str, Any], cache: Path | None) -> Classifier | None:
     if not settings.get("running"):
         return None
     try:
-        return Classifier.open(settings["running"], Setup.from_json(settings["setup"]), int(settings["workers"]), cache)
+        setup = Setup.from_json(settings["running_setup"])
+        return Classifier.open(settings["running"], setup, int(settings["workers"]), cache)
     except BundleError:
         return None  # then the deadline alone is the measure
 
