@@ -25,8 +25,8 @@ from agent.store import choice
 log = logging.getLogger(__name__)
 
 NICENESS = 15
-SECONDS = 40.0
-"""Time of all turns: behind the cameras' work everything takes longer."""
+LEAST_S, MOST_S = 2.0, 40.0
+"""Time of all turns, at most as long as the calm before it: behind the cameras' work everything takes longer."""
 MOST_LATE = 2
 """Frames that may come late between two turns while it is measured; more, and it is given up."""
 AGAIN_BASE_S, AGAIN_CEILING_S = 600.0, 24 * 3600.0
@@ -107,7 +107,8 @@ class Tuning:
         workers = workers_for(self._config)
         self._key = key_of(bundle, workers, asked)
         cache, memory_bytes = choosing.cache_of(self._state_dir), choosing.memory_bytes(self._config)
-        asking = Asking(bundle.folder, asked, workers, SECONDS, cache, memory_bytes, NICENESS)
+        seconds = max(LEAST_S, min(MOST_S, self._config.model.bench_after))
+        asking = Asking(bundle.folder, asked, workers, seconds, cache, memory_bytes, NICENESS)
         try:
             self._measuring = Measuring(asking)
         except OSError as error:

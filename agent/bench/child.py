@@ -1,4 +1,4 @@
-"""The process that measures setups: `python -m agent.bench.child SETTINGS`, with the settings as JSON.
+"""The process that measures setups: `python -m agent.bench.child`, with its settings as JSON on standard input.
 
 It says in lines of JSON on standard output which setup has its turn, so that one which ends this process is known, and
 at last all figures. What it may do to a device is bounded: it stays behind everything else when it is told to.
@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agent.bench.measure import Bench, Labelled
+from agent.bench.measure import Bench
 from agent.bench.surroundings import possible
 from agent.core.setups import Figures, candidates, way
 from agent.host.child import Say, own_output, stay_behind
 from agent.host.processor import share_cores
 from models import Bundle, BundleError
+from models.labelled import Labelled
 from models.setup import Setup
 
 
@@ -47,4 +48,4 @@ def _measure(settings: dict[str, Any], say: Say) -> list[Figures]:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main(json.load(sys.stdin))

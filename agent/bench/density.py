@@ -20,6 +20,7 @@ from agent.core.gates import p95
 from agent.errors import Broken
 from agent.host import processor
 from agent.host.clock import SystemClock
+from agent.host.processor import Others
 from agent.ports import Frame, Stamp
 from models import Answer, Classifier, decode_picture
 
@@ -118,15 +119,16 @@ class Bench:
 
     def measure(self) -> Density:
         """Search, then measure frames' ages at the load that was found, and beyond it."""
+        others = Others()
         cpu_ms = self._cpu_ms_per_frame()
         search = Search(first_guess(processor.cores(), cpu_ms))
         windows: dict[int, list[Window]] = {}
         while (streams := search.next()) is not None and self._has_time():
             window = self.window(streams)
             windows.setdefault(streams, []).append(window)
-            search.add(streams, passed=window.passes)
+            search.add(streams, passed=window.passes, clear=window.is_clear)
         loads = [self.ages(load, search.density) for load in LOADS] if search.density else []
-        return Density(search.density, search.next() is None, windows, loads, cpu_ms)
+        return Density(search.density, search.next() is None, windows, loads, cpu_ms, others.part())
 
     def _has_time(self) -> bool:
         """Whether another window leaves time for the three loads."""

@@ -20,7 +20,7 @@ from models.setup import Setup
 
 MOST_LINE_BYTES = 1 << 20
 MOST_CRASHES = 3
-"""Ways of running a model that may end the process that measures them; after that many the runtimes here are not to be trusted."""
+"""Ways of running a model that may end the process that measures them; with more, nothing here is to be trusted."""
 SILENT_S = 120.0
 """How long nothing may be heard: no turn takes as long, a compilation may."""
 AGAIN = "run shelfwire-agent bench to see more, and send a support-bundle"
@@ -41,7 +41,10 @@ class Asking:
 
 
 class Measuring:
-    """One child after another: where a way of running the model ends it, the next one leaves that out. For one thread; `close` it."""
+    """One child after another: where a way of running the model ends it, the next one leaves that out.
+
+    For one thread; `close` it in any case.
+    """
 
     def __init__(self, asking: Asking) -> None:
         self.part = 0.0
@@ -69,11 +72,16 @@ class Measuring:
         }
         self._rest = b""
         self._heard_s = time.monotonic()
+        # A group of its own, to be ended whole, but no session: where the kernel groups sessions (sched_autogroup),
+        # being behind would count inside it alone.
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "agent.bench.child", json.dumps(settings)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}, start_new_session=True,
+            [sys.executable, "-m", "agent.bench.child"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}, process_group=0,
         )  # fmt: skip
+        assert self._child.stdin is not None
+        with contextlib.suppress(OSError), self._child.stdin as way:  # one that has ended already is found by `hear`
+            way.write(json.dumps(settings).encode())
 
     @property
     def pid(self) -> int:

@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from agent.core.setups import FAIR_ROUNDS, Agreement, Figures, faults, is_hopeless
 from agent.ports import Picture
 from models import Bundle, BundleError, Classifier, Worker, decode_picture
+from models.labelled import Labelled
 from models.setup import Setup
 
 import cv2  # isort: skip - after models, which sets the decoder's limits
@@ -33,14 +34,6 @@ PICTURES = 8
 Scores = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 Tell = Callable[[float, Setup], None]
 """Is told how far the measuring is, 0 to 1, and of the setup whose turn it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """A picture with the label that it should get."""
-
-    path: Path
-    label: str
 
 
 class Bench:

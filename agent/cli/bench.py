@@ -27,14 +27,16 @@ from agent.cli.common import add_config, add_json, load_config
 from agent.config import Config
 from agent.core.setups import Figures
 from agent.errors import Broken, Rejected
-from agent.host.processor import workers_for, workers_of
+from agent.host.processor import Others, workers_for, workers_of
 from agent.store import choice
 from models.bundle import Bundle, resolve
-from models.errors import BundleError
+from models.errors import BundleError, DataError
+from models.labelled import read_labelled, spread
 from models.setup import Setup
 
 SECONDS = 30.0
 DENSITY = "density"
+MOST_PICTURES = 500
 CAMERAS = 4
 """For as many a device without a configuration is measured."""
 LOOK_EVERY_S = 0.2
@@ -47,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seconds", type=float, metavar="S", help="time to measure (30; density: 6 for each step)")
     parser.add_argument("--workers", type=int, metavar="N", help="frames worked on at once (as configured)")
-    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="a folder per label: count right answers too")
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER|LIST", help="labelled pictures, as for evaluate")
     parser.add_argument("--no-write", action="store_true", help="do not keep the choice")
     parser.add_argument("--frames", type=Path, metavar="FOLDER", help="density: pictures that the cameras show")
     add_config(parser)
@@ -136,15 +138,18 @@ def _run_setups(options: argparse.Namespace, config: Config | None, bundle: Bund
             bundle.folder, asked, workers, options.seconds or SECONDS, place.cache, choosing.memory_bytes(config),
             labelled=_labelled(options.pictures, bundle),
         )  # fmt: skip
+        others = Others()
         chosen = choosing.choose(_measure(asking), key, time.time_ns())
+        part = others.part()
         if place.state_dir is not None:
             choice.write(place.state_dir, chosen)
     if options.json:
         said: dict[str, Any] = {**chosen.to_json(), "model": _named(bundle), "kept": place.state_dir is not None}
+        said["others_part"] = round(part, 3)
         print(json.dumps(said | ({"why_not_kept": place.why_not} if place.why_not else {}), indent=2))
     else:
         kept = place.state_dir / choice.NAME if place.state_dir is not None else None
-        print(bench_text.write(bundle.ref, chosen, kept, place.why_not))
+        print(bench_text.write(bundle.ref, chosen, kept, place.why_not, part))
     return 0
 
 
@@ -153,22 +158,15 @@ def _named(bundle: Bundle) -> dict[str, object]:
     return {"name": ref.name, "version": ref.version, "release": ref.release, "digest": ref.digest}
 
 
-def _labelled(folder: Path | None, bundle: Bundle) -> list[tuple[Path, str]]:
-    """The pictures below FOLDER/LABEL with their labels. Raises `Rejected` when no folder is named as a label."""
-    if folder is None:
+def _labelled(source: Path | None, bundle: Bundle) -> list[tuple[Path, str]]:
+    """At most so many labelled pictures of FOLDER or LIST, of all labels alike. Raises `Rejected`."""
+    if source is None:
         return []
-    from agent.cli.classify import SUFFIXES
-
-    found = [
-        (path, label)
-        for label in bundle.manifest.labels
-        for path in sorted((folder / label).glob("*"))
-        if path.suffix.lower() in SUFFIXES
-    ]
-    if not found:
-        hint = f"name them as the labels are: {bundle.manifest.labels[0]}, {bundle.manifest.labels[1]} ..."
-        raise Rejected("bench-pictures", f"{folder} has no folder of pictures that is named as a label", hint)
-    return found
+    try:
+        found = read_labelled(source, bundle.manifest.labels, ignore_unknown=True)
+    except DataError as error:
+        raise Rejected(error.code, str(error), error.hint) from None
+    return [(each.path.resolve(), each.label) for each in spread(found.pictures, MOST_PICTURES)]
 
 
 def _measure(asking: Asking) -> list[Figures]:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from agent.bench import choosing
 from agent.bench.density import Bench, Terms
+from agent.cli.bench_text import MUCH, others_words
 from agent.cli.common import table
 from agent.config import Config
 from agent.core import density
@@ -79,15 +80,16 @@ def _pictures(folder: Path | None) -> list[Any]:
 
     if folder is None:
         return [Scene(seed=n % 3, width=WIDTH, height=HEIGHT).render(40 * n)[0] for n in range(PICTURES)]
-    from agent.cli.classify import SUFFIXES
     from models import PictureError, decode_picture
+    from models.errors import DataError
+    from models.labelled import pictures_below
 
     import cv2  # isort: skip - after models, which sets the decoder's limits
 
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)[:MOST_PICTURES]
-    if not paths:
-        hint = f"name a folder with {', '.join(sorted(SUFFIXES))} files"
-        raise Rejected("no-pictures", f"{folder} holds no pictures", hint)
+    try:
+        paths = pictures_below(folder)[:MOST_PICTURES]
+    except DataError as error:
+        raise Rejected(error.code, str(error), error.hint) from None
     try:
         return [cv2.resize(decode_picture(path.read_bytes()), (WIDTH, HEIGHT)) for path in paths]
     except PictureError as error:
@@ -103,6 +105,7 @@ def _as_json(found: Density, setup: Setup, window_s: float) -> dict[str, Any]:
         "pass_ratio": density.PASS_RATIO,
         "window_s": window_s,
         "cpu_ms_per_frame": round(found.cpu_ms_per_frame, 2),
+        "others_part": round(found.others, 3),
         "setup": setup.to_json(),
         "steps": [
             {
@@ -137,4 +140,5 @@ def _text(found: Density, setup: Setup, window_s: float) -> str:
     unsure = "" if found.sure else " (the time was over before this was confirmed: give more with --seconds)"
     part = f"{100 * density.PASS_RATIO:g} %"
     rule = f"windows of {window_s:g} s; {part} of all seconds must reach {density.TARGET_FPS} frames"
-    return "\n".join([held + unsure, rule, f"setup: {setup}", "", table(steps), "", table(ages)])
+    busy = [others_words(found.others)] if found.others >= MUCH else []
+    return "\n".join([held + unsure, rule, f"setup: {setup}", *busy, "", table(steps), "", table(ages)])

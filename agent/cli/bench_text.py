@@ -9,13 +9,25 @@ from agent.store.choice import Choice
 from models.bundle import ModelRef
 from models.setup import Setup
 
+MUCH = 0.1
+"""Others that take this part of the processor are worth a line."""
 
-def write(ref: ModelRef, chosen: Choice, kept: Path | None, why_not: str) -> str:
-    """Write the whole."""
+
+def others_words(part: float) -> str:
+    """Say what others took of the processor meanwhile."""
+    return f"other programs took {100 * part:.0f} % of the processor meanwhile: stop them, and measure again"
+
+
+def write(ref: ModelRef, chosen: Choice, kept: Path | None, why_not: str, others: float) -> str:
+    """Write the whole. `others` is the part of the processor that other programs took meanwhile."""
     key, figures = chosen.key, chosen.figures
     cpu = key.cpu.partition(" #")[0]
     head = f"{ref.name} {ref.version} on {cpu}, {_count(key.cores, 'core')}, {_count(key.workers, 'worker')}"
     lines = [head, key.runtimes, "", table(_rows(figures, chosen.setup)), "", f"chosen: {chosen.reason}"]
+    if others >= MUCH:
+        lines.append(
+            f"other programs took {100 * others:.0f} % of the processor meanwhile; the ratios hold all the same"
+        )
     if kept is None:
         return "\n".join([*lines, f"not kept: {why_not}"])
     return "\n".join([*lines, f"kept in {kept}; vision takes it up within seconds"])

@@ -100,6 +100,7 @@ _CODES = (
         (W, "operator", "the model runs by another runtime than was asked for", "install that runtime, or set auto"),
         (W, "you", "vision runs another model than the one in force", "systemctl restart shelfwire-vision"),
         (W, "you", "the model's self-test did not end in time: the device is busy", "run doctor model again"),
+        (W, "operator", "the model runs without the accelerator or precision asked for", "see the line, or set auto"),
         (W, "you", "it was not measured how this model runs best here, or not as things are now", "run shelfwire-agent bench"),
         (W, "operator", "vision could not measure how the model runs best", "run shelfwire-agent bench; send a support-bundle"),
     ),

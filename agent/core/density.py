@@ -11,6 +11,8 @@ RATE_FPS = 15.0
 TARGET_FPS = 14.95
 PASS_RATIO = 0.95
 MOST_STREAMS = 256
+CLEARLY = 0.5
+"""Where so few samples reach the target, a second window is not needed to say that it fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,11 @@ class Window:
         """Whether enough samples reach the target, and no stream pays for the others."""
         return self.reached >= PASS_RATIO and self.slowest_fps >= PASS_RATIO * TARGET_FPS
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether one window is enough to say so."""
+        return self.reached < CLEARLY
+
 
 @dataclass(slots=True)
 class Search:
@@ -43,21 +50,22 @@ class Search:
     first: int
     seen: dict[int, list[bool]] = field(default_factory=dict)
 
-    def add(self, streams: int, *, passed: bool) -> None:
-        """Count a window."""
-        self.seen.setdefault(streams, []).append(passed)
+    def add(self, streams: int, *, passed: bool, clear: bool = False) -> None:
+        """Count a window; one that is `clear` stands for two in a row."""
+        self.seen.setdefault(streams, []).extend([passed] * (1 + clear))
 
     def next(self) -> int | None:
         """Give the number of streams for the next window; None when the answer is sure."""
         low, high = self.density, self._lowest_failing()
         if high is None:
             return self._up(low)
+        if not _is_sure(self.seen[high]):
+            return high
         if low == 0 and high > 1:
             return max(1, high - max(1, high // 4))
         if high - low > 1:
             return (low + high) // 2
-        unsure = [streams for streams in (low, high) if streams and not _is_sure(self.seen[streams])]
-        return unsure[0] if unsure else None
+        return low if low and not _is_sure(self.seen[low]) else None
 
     def _up(self, low: int) -> int | None:
         if low == 0:
@@ -114,3 +122,5 @@ class Density:
     windows: Mapping[int, Sequence[Window]]
     ages: Sequence[Ages]
     cpu_ms_per_frame: float
+    others: float
+    """The part of the processor that other programs took meanwhile: with those gone it may hold more."""

@@ -72,3 +72,26 @@ def _lines(path: Path) -> dict[str, str]:
         return {}
     pairs = (line.partition(":") for line in text.splitlines() if ":" in line)
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+class Others:
+    """What other programs take of the processor, from its making on: measurements are worth less beside them."""
+
+    def __init__(self) -> None:
+        self._first = self._look()
+
+    def part(self) -> float:
+        """The part of all cores' time that others took, this process's children not counted; 0 where none can say."""
+        busy_s, whole_s, own_s = (now - was for now, was in zip(self._look(), self._first, strict=True))
+        return max(0.0, min(1.0, (busy_s - own_s) / whole_s)) if whole_s > 0 else 0.0
+
+    def _look(self) -> tuple[float, float, float]:
+        """Seconds in which cores were busy, of all there were, and those of this process with its ended children."""
+        own = os.times()
+        own_s = own.user + own.system + own.children_user + own.children_system
+        try:
+            words = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
+        except OSError:
+            return 0.0, 0.0, own_s
+        ticks = [int(word) / os.sysconf("SC_CLK_TCK") for word in words]
+        return sum(ticks) - ticks[3] - ticks[4], sum(ticks), own_s

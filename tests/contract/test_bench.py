@@ -12,7 +12,6 @@ import toy_bundles
 from toy_bundles import LABELS, Toy, plain, softmax
 
 from agent.bench import choosing
-from agent.bench.child import Labelled
 from agent.bench.held import Asking, Measuring
 from agent.bench.measure import Bench
 from agent.bench.surroundings import key_of, possible
@@ -25,6 +24,7 @@ from agent.host import processor
 from agent.store import choice
 from models import Bundle, Classifier, pack
 from models.bundle import Golden, GoldenInput
+from models.labelled import Labelled
 from models.setup import Setup
 
 import cv2  # isort: skip
