@@ -1,4 +1,4 @@
-"""A look into an ONNX file without loading it: does it name files outside itself?
+"""A look into an ONNX file without loading it: does it name files outside itself, and what is it made of?
 
 A model that names `../../etc/passwd` as its weights would be read from there by a runtime. The fields are
 those of onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); only the few that can hold a tensor
@@ -6,8 +6,10 @@ are followed.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 _MOST_DEPTH = 60
+_ON_BYTES = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger"})
 
 # kind of message -> field number -> kind of the message in it
 _FIELDS: dict[str, dict[int, str]] = {
@@ -28,29 +30,70 @@ def external_files(model: bytes) -> set[str]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What an ONNX file is made of: its format, the version of ONNX's operators, which of them, and who wrote it."""
+
+    ir_version: int
+    opset: int
+    operators: frozenset[str]
+    producer: str
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether it computes with bytes."""
+        return bool(
+            self.operators & {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger"}
+        )
+
+
+def summary(model: bytes) -> Summary:
+    """What `model` is made of, subgraphs left out. Raises ValueError: this is no ONNX file."""
+    ir_version, opset, producer, graphs = 0, 0, "", 0
+    kinds: set[str] = set()
+    for number, content in _fields(memoryview(model)):
+        if number == 1 and isinstance(content, int):
+            ir_version = content
+        elif number == 2 and isinstance(content, memoryview):
+            producer = bytes(content).decode("utf-8", "replace")
+        elif number == 7 and isinstance(content, memoryview):
+            graphs += 1
+            kinds |= {_text(node, 4) for field, node in _fields(content) if field == 1 and isinstance(node, memoryview)}
+        elif number == 8 and isinstance(content, memoryview) and _text(content, 1) in ("", "ai.onnx"):
+            opset = max([opset, *(value for field, value in _fields(content) if field == 2 and isinstance(value, int))])
+    if not graphs or not kinds:
+        raise ValueError("it holds no graph")
+    return Summary(ir_version, opset, frozenset(kinds), producer)
+
+
+def _text(message: memoryview, field: int) -> str:
+    found = [content for number, content in _fields(message) if number == field and isinstance(content, memoryview)]
+    return bytes(found[-1]).decode("utf-8", "replace") if found else ""
+
+
 def _walk(message: memoryview, kind: str, found: set[str], depth: int) -> None:
     if depth > _MOST_DEPTH:
         raise ValueError("graphs are nested too deeply")
     inner = _FIELDS[kind]
     for number, content in _fields(message):
-        if number not in inner or content is None:
+        if number not in inner or not isinstance(content, memoryview):
             continue
         if inner[number] == "entry":
-            pair = dict(_fields(content))
-            if bytes(pair.get(1) or b"") == b"location":
-                found.add(bytes(pair.get(2) or b"").decode("utf-8", "replace"))
+            if _text(content, 1) == "location":
+                found.add(_text(content, 2))
         else:
             _walk(content, inner[number], found, depth + 1)
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | None]]:
-    """Field numbers with their bytes; None for numbers (protobuf's wire types 0, 1 and 5)."""
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int | None]]:
+    """Field numbers with their bytes or whole number; None for others (protobuf's wire types 1 and 5)."""
     at, end = 0, len(message)
     while at < end:
         tag, at = _varint(message, at)
         wire = tag & 7
+        value: int | None = None
         if wire == 0:
-            _, at = _varint(message, at)
+            value, at = _varint(message, at)
         elif wire in (1, 5):
             at += 8 if wire == 1 else 4
         elif wire == 2:
@@ -64,7 +107,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | None]]:
             raise ValueError(f"field of wire type {wire}")
         if at > end:
             raise ValueError("the file ends inside a field")
-        yield tag >> 3, None
+        yield tag >> 3, value
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:

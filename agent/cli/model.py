@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from agent.cli import model_import
 from agent.cli.common import add_config, add_json, load_config, table
 from agent.config import Config
 from agent.core.lifecycle import CODES
@@ -44,11 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     update.add_argument("--name", metavar="NAME", help="the model's name (default: that of the model that answers)")
     update.add_argument("--release", type=int, metavar="N", help="its release (default: the highest)")
+    text = "make a bundle of somebody's classifier, and try it"
+    model_import.add_arguments(verbs.add_parser("import", help=text, description=text))
     parser.epilog = "Every verb takes --json and -c FILE; see `shelfwire-agent model VERB --help`."
 
 
 def run(options: argparse.Namespace) -> int:
     """Do what the verb says; gives the exit code."""
+    if options.verb == "import":
+        return model_import.run(options)
     config = load_config(options)
     models = Models(config.device.state_dir / "models", config.update.keep_free)
     verbs = {"list": _list, "test": _test, "rollback": _rollback, "pin": _pin, "unpin": _pin, "update": _update}

@@ -75,7 +75,7 @@ class OpenVinoEngine:
 
 def open_engine(setup: Setup, model: Model, workers: int, cache_dir: Path | None) -> OpenVinoEngine:
     """Compile for `workers` threads; with `cache_dir` the next start skips the compilation."""
-    core = _core()
+    core = shared_core()
     name, kind = _device(core, setup, model)
     place: Preprocess = "graph" if does_no_arithmetic(model.spec) or setup.preprocess != "host" else "host"
     settings = _settings(setup, kind, workers, cache_dir)
@@ -128,7 +128,7 @@ def _not_loaded(broken: Exception) -> BundleError:
 
 
 @cache
-def _core() -> ov.Core:
+def shared_core() -> ov.Core:
     """One for the life of the process.
 
     OpenVINO's CPU plugin gives the thread that loads it an alternate stack for signals, and takes that memory away with
