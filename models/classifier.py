@@ -265,5 +265,5 @@ def _check_outputs(engine: Engine, labels: tuple[str, ...]) -> None:
 def _fell_back(asked: Setup, error: BundleError, used: Setup) -> Note:
     """Say that one way did not work, and which one is taken."""
     code = {"model-device": "device-missing", "model-run": "device-lost", "model-load": "runtime-failed"}
-    text = f"{asked.runtime} on {asked.device}, {asked.precision}: {error}; now it is {used}"
+    text = f"not {asked.runtime} on {asked.device} in {asked.precision.upper()}: {error}; now {used}"
     return Note(code.get(error.code, "answers-wrong"), text, error.hint)

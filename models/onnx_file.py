@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _MOST_DEPTH = 60
+_BYTES = 2
+_FIXED = {1: 8, 5: 4}
+"""Wire types of protobuf, and how many bytes a number of fixed size takes."""
 _ON_BYTES = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger"})
 
 # kind of message -> field number -> kind of the message in it
@@ -87,27 +90,31 @@ def _walk(message: memoryview, kind: str, found: set[str], depth: int) -> None:
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int | None]]:
     """Field numbers with their bytes or whole number; None for others (protobuf's wire types 1 and 5)."""
+    for number, wire, content in fields(message):
+        yield number, content if wire == _BYTES else _varint(content, 0)[0] if wire == 0 else None
+
+
+def fields(message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+    """Number, wire type and content of each of protobuf's fields; of wire type 2 the content without its length.
+
+    Raises ValueError for what is no such message.
+    """
     at, end = 0, len(message)
     while at < end:
         tag, at = _varint(message, at)
-        wire = tag & 7
-        value: int | None = None
-        if wire == 0:
-            value, at = _varint(message, at)
-        elif wire in (1, 5):
-            at += 8 if wire == 1 else 4
-        elif wire == 2:
-            length, at = _varint(message, at)
-            if at + length > end:
-                raise ValueError("a field is longer than the file")
-            yield tag >> 3, message[at : at + length]
-            at += length
-            continue
+        wire, begin = tag & 7, at
+        if wire == _BYTES:
+            length, begin = _varint(message, at)
+            at = begin + length
+        elif wire == 0:
+            _, at = _varint(message, at)
+        elif wire in _FIXED:
+            at += _FIXED[wire]
         else:
             raise ValueError(f"field of wire type {wire}")
         if at > end:
-            raise ValueError("the file ends inside a field")
-        yield tag >> 3, value
+            raise ValueError("the file ends inside a field" if wire != _BYTES else "a field is longer than the file")
+        yield tag >> 3, wire, message[begin:at]
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:

@@ -116,6 +116,6 @@ def shape_error(given: object, model: Model) -> BundleError:
     )
 
 
-def device_error(device: str, why: str) -> BundleError:
+def device_error(why: str) -> BundleError:
     """The error for an accelerator that is not there or does not take the model."""
-    return BundleError("model-device", f"{device.upper()}: {why}", "see docs/hardware.md, or set [model] device to cpu")
+    return BundleError("model-device", why, "see docs/hardware.md, or set [model] device to cpu")

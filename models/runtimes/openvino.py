@@ -1,9 +1,11 @@
 """Models run by OpenVINO: arithmetic and layout in the compiled graph where that is wanted, one stream per core."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 import numpy as np
 import openvino as ov
@@ -22,6 +24,11 @@ from models.runtimes import (
     streams_for,
 )
 from models.setup import Device, Note, Preprocess, Setup
+
+FP32: Final = {"INFERENCE_PRECISION_HINT": "f32"}
+"""Otherwise processors that have bf16 or f16 take it, and scores move by 0.01. An NPU knows no f32."""
+MOST_COMPILED: Final = 12
+"""Compiled models that are kept."""
 
 
 class OpenVinoRequest:
@@ -76,9 +83,8 @@ class OpenVinoEngine:
 def open_engine(setup: Setup, model: Model, workers: int, cache_dir: Path | None) -> OpenVinoEngine:
     """Compile for `workers` threads; with `cache_dir` the next start skips the compilation."""
     core = shared_core()
-    name, kind = _device(core, setup, model)
+    name = _device(setup, model, core.available_devices)
     place: Preprocess = "graph" if does_no_arithmetic(model.spec) or setup.preprocess != "host" else "host"
-    settings = _settings(setup, kind, workers, cache_dir)
     try:
         graph = _read(core, model)
         _check_input(graph, model)
@@ -86,31 +92,40 @@ def open_engine(setup: Setup, model: Model, workers: int, cache_dir: Path | None
             graph = _with_arithmetic(graph, model.spec)
     except RuntimeError as broken:
         raise _not_loaded(broken) from None
+    compiled = _compile(core, graph, name, _settings(setup, name, workers, cache_dir))
+    used = replace(setup, device=_kind_used(compiled), streams=streams_for(setup, workers), preprocess=place)
+    return OpenVinoEngine(compiled, model.spec, used)
+
+
+def _compile(core: ov.Core, graph: ov.Model, name: str, settings: dict[str, object]) -> ov.CompiledModel:
     try:
-        compiled = core.compile_model(graph, name, settings)
+        return core.compile_model(graph, name, settings)
     except RuntimeError as broken:
-        raise (_not_loaded(broken) if kind == "cpu" else device_error(kind, _reason(broken))) from None
-    used = _kind_used(compiled) if name.startswith("AUTO") else kind
-    done = replace(setup, device=cast(Device, used), streams=streams_for(setup, workers), preprocess=place)
-    return OpenVinoEngine(compiled, model.spec, done)
+        if name == "CPU":
+            raise _not_loaded(broken) from None
+        raise device_error(f"OpenVINO's {name} does not take the model: {_reason(broken)}") from None
 
 
-def _device(core: ov.Core, setup: Setup, model: Model) -> tuple[str, str]:
-    """OpenVINO's name of the device asked for, and its kind. Raises BundleError model-device."""
-    there = core.available_devices
+def _device(setup: Setup, model: Model, there: Sequence[str]) -> str:
+    """OpenVINO's name of the device asked for. Raises BundleError model-device.
+
+    Any is its AUTO among the accelerators that the bundle was made for, and the CPU where there is none: what AUTO does
+    on the CPU meanwhile, or after a failure, it tells nobody.
+    """
     kinds = {name.split(".")[0].lower() for name in there}
     if setup.device == "any":
-        return "AUTO:" + ",".join(name for name in there if name.split(".")[0].lower() in model.devices), "any"
+        fit = [name for name in there if name.split(".")[0].lower() in set(model.devices) - {"cpu"}]
+        return f"AUTO:{','.join(fit)}" if fit else "CPU"
     if setup.device not in kinds:
-        raise device_error(setup.device, f"OpenVINO finds none here, only {', '.join(sorted(there))}")
-    return setup.device.upper(), setup.device
+        raise device_error(f"OpenVINO finds no {setup.device.upper()} here, only {', '.join(sorted(there))}")
+    return setup.device.upper()
 
 
-def _kind_used(compiled: ov.CompiledModel) -> str:
-    """Where AUTO runs the model."""
+def _kind_used(compiled: ov.CompiledModel) -> Device:
+    """On what it runs, from the compiled model itself: for AUTO nothing else can tell."""
     names = compiled.get_property("EXECUTION_DEVICES")
     first = names[0] if isinstance(names, list) else str(names)
-    return first.strip("()").split(".")[0].lower()
+    return cast(Device, first.strip("()").split(".")[0].lower())
 
 
 def _read(core: ov.Core, model: Model) -> ov.Model:
@@ -138,22 +153,40 @@ def shared_core() -> ov.Core:
     return ov.Core()
 
 
-def _settings(setup: Setup, kind: str, workers: int, cache_dir: Path | None) -> dict[str, object]:
-    """One camera wants the shortest delay, several the most frames; FP32 because bf16 moves scores by 0.01."""
-    settings: dict[str, object] = {
-        "PERFORMANCE_HINT": "LATENCY" if workers == 1 else "THROUGHPUT",
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
-    if kind == "cpu":
+def _settings(setup: Setup, name: str, workers: int, cache_dir: Path | None) -> dict[str, object]:
+    """One camera wants the shortest delay, several the most frames."""
+    settings: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY" if workers == 1 else "THROUGHPUT"}
+    if name == "CPU":
         settings |= {
+            **FP32,
             "NUM_STREAMS": streams_for(setup, workers),
             "INFERENCE_NUM_THREADS": cores(),
             "ENABLE_CPU_PINNING": False,  # decoders and the store share these cores; a pinned thread waits for them
         }
-    if cache_dir is not None:
-        cache_dir.mkdir(parents=True, exist_ok=True)
+    elif name.startswith("AUTO"):
+        settings |= {"ENABLE_STARTUP_FALLBACK": False, "ENABLE_RUNTIME_FALLBACK": False}
+        settings |= {"DEVICE_PROPERTIES": {kind: FP32 for kind in name[5:].split(",") if not kind.startswith("NPU")}}
+    else:
+        settings |= {"NUM_STREAMS": setup.streams} if setup.streams else {"PERFORMANCE_HINT_NUM_REQUESTS": workers}
+        settings |= FP32 if name == "GPU" else {}
+    if cache_dir is not None and _made(cache_dir):
         settings["CACHE_DIR"] = str(cache_dir)
     return settings
+
+
+def _made(cache_dir: Path) -> bool:
+    """Whether there is a folder for compiled models; where there can be none, each start compiles.
+
+    Only the newest few are kept: each model, setup and version of OpenVINO leaves one of its own.
+    """
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        kept = sorted(cache_dir.glob("*.blob"), key=lambda blob: blob.stat().st_mtime_ns, reverse=True)
+        for old in kept[MOST_COMPILED:]:
+            old.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return os.access(cache_dir, os.W_OK)
 
 
 def _check_input(graph: ov.Model, model: Model) -> None:
