@@ -69,7 +69,7 @@ class Drafts:
             labels=answer.top,
             conclusion=conclusion,
             model=dict(self._policy.model),
-            runtime=self._policy.runtime,
+            runtime=answer.runtime or self._policy.runtime,
             waiting_ms=waiting_ms,
             inference_ms=answer.inference_ms,
             total_ms=total_ms,

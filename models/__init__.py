@@ -13,9 +13,11 @@ MOST_PIXELS = 64_000_000
 """OpenCV refuses larger pictures before it takes memory for them; ours are refused well below."""
 
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-# `import openvino` sends a usage event through this package if it is there; told that it is not, it stays silent.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+# ONNX Runtime reads it once, when it is loaded: since 1.29 it sends usage events on Linux too, and keeps an identifier
+# of the machine below the user's cache folder. Whatever was set before, ours does not.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+# OpenVINO and NNCF send theirs through this package if it is there; told that it is not, they stay silent.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from models.bundle import BUILTIN, Bundle, Manifest, ModelRef, resolve

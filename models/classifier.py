@@ -30,7 +30,8 @@ class Answer:
     """What the model says about one picture.
 
     `top` is the raw ranking, best first; `label` is its first, or "unknown" when that scores below the
-    bundle's threshold (`known` is False then); `score` is the best score, 0..1, in both cases.
+    bundle's threshold (`known` is False then); `score` is the best score, 0..1, in both cases. `runtime` is who did the
+    arithmetic: another one, after a failure, than for the picture before.
     """
 
     top: tuple[tuple[str, float], ...]
@@ -39,6 +40,7 @@ class Answer:
     known: bool
     inference_ms: float
     prepare_ms: float
+    runtime: str = ""
 
 
 class Worker:
@@ -105,7 +107,8 @@ class Worker:
         label, score = top[0]
         _checked(scores)
         known = score >= self._threshold
-        return Answer(top, label if known else UNKNOWN, score, known, inference_ms, prepare_ms)
+        runtime = self._engine.setup.runtime
+        return Answer(top, label if known else UNKNOWN, score, known, inference_ms, prepare_ms, runtime)
 
 
 def _checked(scores: Scores) -> Scores:
@@ -264,6 +267,6 @@ def _check_outputs(engine: Engine, labels: tuple[str, ...]) -> None:
 
 def _fell_back(asked: Setup, error: BundleError, used: Setup) -> Note:
     """Say that one way did not work, and which one is taken."""
-    code = {"model-device": "device-missing", "model-run": "device-lost", "model-load": "runtime-failed"}
+    code = {"model-device": "device-missing", "model-run": "run-failed", "model-load": "runtime-failed"}
     text = f"not {asked.runtime} on {asked.device} in {asked.precision.upper()}: {error}; now {used}"
     return Note(code.get(error.code, "answers-wrong"), text, error.hint)

@@ -42,6 +42,11 @@ class Setup:
         place = {"graph": "in the graph", "host": "on the host"}.get(self.preprocess, "auto")
         return f"{self.runtime} on {self.device}, {self.precision}, {streams}, preprocessing {place}"
 
+    @property
+    def brief(self) -> str:
+        """What matters to whoever looks at many devices: `openvino on cpu, int8`."""
+        return f"{self.runtime} on {self.device}, {self.precision}"
+
     def to_json(self) -> dict[str, str | int]:
         """The fields, for a JSON object."""
         return asdict(self)

@@ -148,7 +148,14 @@ def _names(local: Local) -> frozenset[str]:
 def _model_facts(classifier: Classifier) -> ModelFacts:
     model = classifier.model
     return ModelFacts(
-        model.name, model.version, classifier.runtime, classifier.labels, model.digest, classifier.threshold
+        model.name,
+        model.version,
+        classifier.runtime,
+        classifier.labels,
+        model.digest,
+        classifier.threshold,
+        str(classifier.setup),
+        [note.message for note in classifier.notes],
     )
 
 

@@ -61,12 +61,12 @@ class DeviceFacts:
 
     def take_up(self, classifier: Classifier) -> None:
         """Show another model."""
-        model = classifier.model
-        self._model = {"name": model.name, "version": model.version, "runtime": classifier.runtime}
+        self._classifier = classifier
 
     def state(self) -> Mapping[str, object]:
         """Give everything the page shows."""
         now = self._clock.now()
+        model = self._classifier.model
         wanted = {camera.name: camera for camera in self._config.camera}
         checks = self._doctor.found()
         stored = self._from_store(now.boot_ns)
@@ -77,7 +77,7 @@ class DeviceFacts:
             "agent": version("shelfwire"),
             "at": moment(now.wall_ns),
             "running_s": round(age_s(), 1),
-            "model": self._model,
+            "model": {"name": model.name, "version": model.version, "runtime": self._classifier.setup.brief},
             "cameras": [self._camera(state, wanted[state["name"]], now.boot_ns) for state in self._cameras()],
             **stored,
             "troubles": troubles,

@@ -46,6 +46,7 @@ def problems(config: Config, snapshot: Snapshot, outside: Outside) -> tuple[Heal
         cameras=len(snapshot.vision.get("cameras", ())),
         cameras_ill=tuple(camera["name"] for camera in snapshot.cameras_ill),
         cameras_unsound=health.unsound(snapshot.vision.get("cameras", ())),
+        fallen_back=tuple(snapshot.vision.get("notes", ())),
         function_down=function.get("reason", "") if asked and function.get("health") != "up" else "",
         spool_full=config.frames_may_leave and outside.room_bytes < health.SPOOL_FULL_BYTES,
         frames_refused=snapshot.dead_frames,

@@ -14,7 +14,7 @@ from agent.errors import Broken, Rejected
 from agent.store.models import Models, key_of
 from agent.store.settings import SettingsFiles
 from models import Bundle, BundleError, Classifier, resolve
-from models.setup import Setup
+from models.setup import Note, Setup
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +37,26 @@ class Using:
         return dict(self.policy.model)
 
 
+class Noted:
+    """Warns in the log, once, of everything in which the model runs otherwise than was asked for."""
+
+    def __init__(self) -> None:
+        self._told: tuple[Note, ...] = ()
+
+    def tell(self, classifier: Classifier) -> bool:
+        """Tell what was noted since the last time, and whether there was any: an accelerator may fail at any time."""
+        notes = classifier.notes
+        new = [note for note in notes if note not in self._told]
+        for note in new:
+            log.warning("%s [%s]; cure: %s", note.message, note.code, note.hint)
+        self._told = notes
+        return bool(new)
+
+
 def open_classifier(config: Config, workers: int, setup: Setup, bundle: Bundle, *, proven: bool = False) -> Classifier:
     """Open a bundle, and check that it answers as it should. Raises `Broken` with its code."""
     try:
         classifier = Classifier.open(bundle, setup, workers, choosing.cache_of(config.device.state_dir))
-        for note in classifier.notes:
-            log.warning("%s [%s]; cure: %s", note.message, note.code, note.hint)
         if not proven:
             classifier.check_golden()
     except BundleError as error:

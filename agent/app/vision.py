@@ -17,7 +17,7 @@ from agent.app import Stop
 from agent.app.lives import Lives
 from agent.app.local import LocalSide, open_local
 from agent.app.updating import Updating, take_settings_back
-from agent.app.using import bundle_in_use, configured_bundle, make_rules, open_classifier
+from agent.app.using import Noted, bundle_in_use, configured_bundle, make_rules, open_classifier
 from agent.camera.encode import lower_priority, to_jpeg
 from agent.camera.health import CameraState
 from agent.camera.last import LastPictures
@@ -47,7 +47,7 @@ from agent.store.facts import FactReader
 from agent.store.recorder import Recorder
 from agent.store.writer import Limits, Writer
 from agent.ways import Terms, Ways
-from models import Answer
+from models import Answer, Classifier
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +150,7 @@ class Vision:
         ]
         self._spiller = self._thread("spool", self._spill)
         self._first_answer_s: float | None = None
+        self._noted = Noted()
 
     def _make_offload(self, at_once: int) -> Offload:
         """Put together what frames for the cloud need, with the budget as the last run left it."""
@@ -205,8 +206,9 @@ class Vision:
         """Work until stopped; with `exit_when_done` also until every source has ended. True when a reload ended it."""
         log.info(
             "run %s: model %s %s on %s, %d cameras",
-            self._run_id, self._model["name"], self._model["version"], self._runtime, len(self._readers),
+            self._run_id, self._model["name"], self._model["version"], self._classifier.setup, len(self._readers),
         )  # fmt: skip
+        self._noted.tell(self._classifier)
         self._recorder.start()
         self._pictures.start()
         self._watch.start()
@@ -259,8 +261,8 @@ class Vision:
         return self._updating.using.policy.model
 
     @property
-    def _runtime(self) -> str:
-        return self._updating.using.policy.runtime
+    def _classifier(self) -> Classifier:
+        return self._updating.using.classifier
 
     def _thread(self, name: str, body: Callable[[], None]) -> threading.Thread:
         """Make a thread whose end by a bug ends the process."""
@@ -279,7 +281,9 @@ class Vision:
         self._pipeline.spill()
 
     def _heed(self) -> None:
-        """Hear from sync whether the link and the function are up."""
+        """Hear from the model whether it runs as before, and from sync whether the link and the function are up."""
+        if self._noted.tell(self._classifier) and self._local is not None:
+            self._local.take_up(self._classifier)
         if self._offload is not None:
             facts = self._facts.read("function", "sync")
             self._offload.ways.heed(facts.get("function"), facts.get("sync"))
@@ -345,7 +349,9 @@ class Vision:
             "boot_ns": now.boot_ns,
             "boot": boot_id(),
             "model": self._model,
-            "runtime": self._runtime,
+            "runtime": self._classifier.runtime,
+            "setup": self._classifier.setup.brief,
+            "notes": [note.to_json() for note in self._classifier.notes],
             "tuning": self._updating.describe_tuning(),
             "first_answer_s": self._first_answer_s,
             "rss_bytes": rss_bytes(),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from agent.checks import child
 from agent.checks.context import Context
 from agent.checks.finding import Finding, fine, skipped, wrong
-from agent.checks.model import in_force
+from agent.checks.model import fallen_back, in_force
 from agent.checks.runner import Check
 
 WRONG_ANSWER = ("bundle-golden", "model-output")
@@ -37,7 +37,9 @@ def check(context: Context) -> Iterator[Finding]:
         yield skipped("model", "self-test", "the model's files are not as they were packed")
     elif not report["code"]:
         detail = f"loaded and tested in {report['took_s']:.1f} s"
-        yield fine("model", f"{report['model']} answers as it should on {report['runtime']}", detail)
+        yield fine("model", f"{report['model']} answers as it should, {report['setup']}", detail)
+        if context.vision_reports() is None:  # else the look at vision tells it
+            yield from fallen_back(report["notes"])
     else:
         yield _failed(report)
 

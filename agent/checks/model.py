@@ -1,7 +1,7 @@
 """Is the model's bundle whole, is it what vision runs, by the runtime meant, and fast enough?"""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from agent.checks.context import Context
@@ -65,8 +65,17 @@ def _running(context: Context, config: Config, bundle: Any) -> Iterator[Finding]
     if running["digest"] != bundle.ref.digest:
         meant = f"{bundle.ref.name} {bundle.ref.version}"
         yield wrong("model", "MOD-6", f"vision runs {running['name']} {running['version']}, {meant} is in force")
-    yield from _runtime(config, bundle, str(report["runtime"]))
+    yield from fallen_back(report.get("notes", ()))
+    if not report.get("notes"):
+        yield from _runtime(config, bundle, str(report["runtime"]))
     yield from _speed(config, float(report.get("placement", {}).get("service_ms") or 0.0))
+
+
+def fallen_back(notes: Iterable[Mapping[str, str]]) -> Iterator[Finding]:
+    """Tell where the model runs otherwise than was asked for."""
+    for note in notes:
+        code = "MOD-5" if note["code"].startswith("runtime-") else "MOD-8"
+        yield wrong("model", code, f"{note['message']} [{note['code']}]", cure=note["hint"])
 
 
 def _runtime(config: Config, bundle: Any, used: str) -> Iterator[Finding]:

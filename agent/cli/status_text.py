@@ -86,7 +86,8 @@ def _vision(snapshot: Snapshot, silent_s: float | None) -> str:
         return "starting"
     model = vision["model"]
     rate = sum(camera["rate_fps"] for camera in vision["cameras"])
-    text = f"running, {rate:.1f} frames/s, model {model['name']} {model['version']} on {vision['runtime']}"
+    how = vision.get("setup") or vision["runtime"]
+    text = f"running, {rate:.1f} frames/s, model {model['name']} {model['version']} on {how}"
     return text + (f"; CANNOT STORE: {vision['store_trouble']}" if vision["store_trouble"] else "")
 
 

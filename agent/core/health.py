@@ -45,6 +45,8 @@ class Facts:
     """How long this device's certificate counts yet; None where it has none."""
     renewal: str = ""
     """Why the last try to renew it failed; empty when it did not."""
+    fallen_back: tuple[Mapping[str, str], ...] = ()
+    """Where the model runs otherwise than was asked for: notes of the classifier, with code, message and hint."""
     vision_silent_s: float | None = None
     """Seconds since the last report of a vision process that is there; None when that is not long, or not known."""
 
@@ -105,6 +107,16 @@ def warnings(facts: Facts) -> tuple[HealthWarning, ...]:
                 text=f"{len(facts.cameras_unsound)} of {facts.cameras} cameras do not show what they should: "
                 + ", ".join(facts.cameras_unsound)[:160],
                 cure="see each camera's own code and cure",
+            )
+        )
+    if facts.fallen_back and vision_runs(facts):
+        note = facts.fallen_back[0]
+        found.append(
+            HealthWarning(
+                code="model-fallback",
+                severity="warning",
+                text=f"the model runs otherwise than was asked for: {note['message']}"[:256],
+                cure=(note["hint"] or "see shelfwire-agent doctor model")[:256],
             )
         )
     if facts.store_trouble:

@@ -53,6 +53,9 @@ class ModelFacts:
     labels: Sequence[str]
     digest: str
     threshold: float
+    setup: str = ""
+    notes: Sequence[str] = ()
+    """How it is run, and where that is not what was asked for."""
 
 
 @dataclass(slots=True)
@@ -182,6 +185,7 @@ class Oip:
     def _config(self) -> object:
         model = self._model
         facts = {"colour": "rgb", "threshold": f"{model.threshold:g}", "digest": model.digest}
+        facts |= {"setup": model.setup, "notes": "\n".join(model.notes)}
         return {
             "name": model.name,
             "platform": f"{model.runtime}_onnx",

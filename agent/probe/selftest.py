@@ -18,6 +18,6 @@ def test_model(bundle: str, setup: str, say: Callable[[dict[str, Any]], None]) -
             ref = classifier.model
             took_s = time.monotonic() - began_s
             said = {"code": "", "model": f"{ref.name} {ref.version}", "runtime": classifier.runtime, "took_s": took_s}
-            say({**said, "setup": str(classifier.setup), "notes": [note.to_json() for note in classifier.notes]})
+            say({**said, "setup": classifier.setup.brief, "notes": [note.to_json() for note in classifier.notes]})
     except BundleError as error:
         say({"code": error.code, "message": str(error), "hint": error.hint})

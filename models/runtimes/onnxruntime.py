@@ -24,6 +24,7 @@ from models.runtimes import (
 from models.runtimes.providers import CPU, Provider, kind_of, shares, short, wanted
 from models.setup import Device, Note, Preprocess, Setup
 
+ort.disable_telemetry_events()  # `models` has seen to it already, but on Windows the system collects
 ort.set_default_logger_severity(4)  # what goes wrong is raised
 _KINDS = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 

@@ -1,6 +1,7 @@
 """Small bundles for tests: models of a few numbers whose answers can be worked out by hand."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,21 @@ class Toy:
     gain: float = 0.05
     outputs: int = 3
     outside: str | None = None
+    shape: str = "row"
+    """How it gives its answer: as a row (1, n), a map (1, n, 1, 1) or a vector (n)."""
+    int8: bool = False
+    """Whether its weights and means are bytes, as quantisation leaves them; whole means are kept as they are."""
+    brittle: bool = False
+    """Whether ONNX Runtime fails in it, while OpenVINO goes on, for pictures with more than 200 of blue."""
+    strange: bool = False
+    """Whether it has an operator that OpenVINO does not know."""
+
+
+GIVEN: dict[str, Callable[[int], list[int]]] = {
+    "row": lambda n: [1, n],
+    "map": lambda n: [1, n, 1, 1],
+    "vector": lambda n: [n],
+}
 
 
 def model(toy: Toy) -> bytes:
@@ -42,21 +58,70 @@ def model(toy: Toy) -> bytes:
     nodes = [
         helper.make_node("Cast", ["picture"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["floats"], ["means"], axes=axes, keepdims=0),
-        helper.make_node("MatMul", ["means", "weights"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["answer"], axis=1)
+    ]
+    constants = [weights, numpy_helper.from_array(np.array(GIVEN[toy.shape](toy.outputs), np.int64), "given")]
+    means, factors = "means", "weights"
+    if toy.int8:
+        means, factors = "round_means", "round_weights"
+        _quantise(nodes, constants, toy)
+    if toy.brittle:
+        means = _brittle(nodes, constants, means)
+    if toy.strange:
+        nodes.append(helper.make_node("CDist", [means, means], ["none"], domain="com.microsoft", metric="euclidean"))
+        nodes.append(helper.make_node("Add", [means, "none"], ["strange_means"]))
+        means = "strange_means"
+    nodes += [
+        helper.make_node("MatMul", [means, factors], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["scores"], axis=1)
         if toy.softmax
-        else helper.make_node("Identity", ["logits"], ["answer"]),
+        else helper.make_node("Identity", ["logits"], ["scores"]),
+        helper.make_node("Reshape", ["scores", "given"], ["answer"]),
     ]
     graph = helper.make_graph(
         nodes,
         "toy",
         [helper.make_tensor_value_info("picture", kind, shape)],
-        [helper.make_tensor_value_info("answer", TensorProto.FLOAT, ["N", toy.outputs])],
-        [weights],
+        [helper.make_tensor_value_info("answer", TensorProto.FLOAT, GIVEN[toy.shape](toy.outputs))],
+        constants,
     )
-    whole: onnx.ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    whole: onnx.ModelProto = helper.make_model(graph, opset_imports=opsets)
     whole.ir_version = 9
     return whole.SerializeToString()
+
+
+def _quantise(nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], toy: Toy) -> None:
+    """Means as whole bytes and weights of one step, between the nodes that quantisation writes."""
+    constants += [
+        numpy_helper.from_array(np.eye(3, toy.outputs, dtype=np.int8), "byte_weights"),
+        numpy_helper.from_array(np.float32(toy.gain), "weight_step"),
+        numpy_helper.from_array(np.float32(1), "mean_step"),
+        numpy_helper.from_array(np.int8(0), "no_offset"),
+        numpy_helper.from_array(np.uint8(0), "no_offset_u8"),
+    ]
+    nodes += [
+        helper.make_node("QuantizeLinear", ["means", "mean_step", "no_offset_u8"], ["byte_means"]),
+        helper.make_node("DequantizeLinear", ["byte_means", "mean_step", "no_offset_u8"], ["round_means"]),
+        helper.make_node("DequantizeLinear", ["byte_weights", "weight_step", "no_offset"], ["round_weights"]),
+    ]
+
+
+def _brittle(nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], means: str) -> str:
+    """Look up a row of a table of one row, and a row that is not there when there is much blue."""
+    constants += [
+        numpy_helper.from_array(np.zeros((1, 3), np.float32), "table"),
+        numpy_helper.from_array(np.array([0], np.int64), "first"),
+        numpy_helper.from_array(np.float32(200), "much"),
+    ]
+    nodes += [
+        helper.make_node("Gather", [means, "first"], ["blue"], axis=1),
+        helper.make_node("Greater", ["blue", "much"], ["is_much"]),
+        helper.make_node("Cast", ["is_much"], ["row"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "row"], ["found"], axis=0),
+        helper.make_node("ReduceMax", ["found"], ["nothing"], axes=[0], keepdims=0),
+        helper.make_node("Add", [means, "nothing"], ["brittle_means"]),
+    ]
+    return "brittle_means"
 
 
 def manifest(folder: Path, files: dict[str, str], **changes: object) -> Manifest:
