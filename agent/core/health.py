@@ -110,12 +110,13 @@ def warnings(facts: Facts) -> tuple[HealthWarning, ...]:
             )
         )
     if facts.fallen_back and vision_runs(facts):
-        note = facts.fallen_back[0]
+        note, more = facts.fallen_back[0], len(facts.fallen_back) - 1
+        also = f" (and {more} more: see shelfwire-agent doctor model)" if more else ""
         found.append(
             HealthWarning(
                 code="model-fallback",
                 severity="warning",
-                text=f"the model runs otherwise than was asked for: {note['message']}"[:256],
+                text=f"the model runs otherwise than was asked for{also}: {note['message']}"[:256],
                 cure=(note["hint"] or "see shelfwire-agent doctor model")[:256],
             )
         )

@@ -11,6 +11,7 @@ NOW_NS = 10**9 * 1_800_000_000
 WELL = health.Facts(
     vision_age_s=1.0, store_trouble="", evicted=0, dead=0, clock="synced", cameras=2, cameras_ill=(), wall_ns=NOW_NS
 )  # fmt: skip
+NOTE = {"code": "device-missing", "message": "no GPU here", "hint": "set device to cpu"}
 LINK = {"connected": False, "code": "broker-auth", "message": "the broker refused the login", "hint": "mend it"}
 
 
@@ -27,6 +28,8 @@ def test_a_device_that_is_well_says_nothing() -> None:
         ({"vision_age_s": 11.0}, "vision-stopped", "vision does not run"),
         ({"cameras_ill": ("door",)}, "camera-ill", "1 of 2 cameras give no pictures: door"),
         ({"store_trouble": "disk full"}, "store-trouble", "disk full"),
+        ({"fallen_back": (NOTE,)}, "model-fallback", "asked for: no GPU here"),
+        ({"fallen_back": (NOTE, NOTE)}, "model-fallback", "asked for (and 1 more"),
         ({"function_down": "api-refused"}, "function-down", "does not answer (api-refused)"),
         ({"spool_full": True}, "spool-full", "no room for more pictures"),
         ({"dead": 1, "frames_refused": 1}, "frames-refused", "1 picture was refused"),
