@@ -44,8 +44,8 @@ class Setup:
 
     @property
     def brief(self) -> str:
-        """What matters to whoever looks at many devices: `openvino on cpu, int8`."""
-        return f"{self.runtime} on {self.device}, {self.precision}"
+        """What matters to whoever looks at many devices: `openvino (cpu, int8)`."""
+        return f"{self.runtime} ({self.device}, {self.precision})"
 
     def to_json(self) -> dict[str, str | int]:
         """The fields, for a JSON object."""

@@ -37,7 +37,7 @@ def check(context: Context) -> Iterator[Finding]:
         yield skipped("model", "self-test", "the model's files are not as they were packed")
     elif not report["code"]:
         detail = f"loaded and tested in {report['took_s']:.1f} s"
-        yield fine("model", f"{report['model']} answers as it should, {report['setup']}", detail)
+        yield fine("model", f"{report['model']} answers as it should on {report['setup']}", detail)
         if context.vision_reports() is None:  # else the look at vision tells it
             yield from fallen_back(report["notes"])
     else:

@@ -38,10 +38,10 @@ def ways(asked: Setup, manifest: Manifest, installed: tuple[str, ...] = BOTH) ->
 
 
 def test_what_is_left_open_is_fp32_on_the_cpu() -> None:
-    assert ways(Setup(), made()) == (["openvino on cpu, fp32", "onnxruntime on cpu, fp32"], [])
-    assert ways(Setup(), made(), ("onnxruntime",)) == (["onnxruntime on cpu, fp32"], [])
+    assert ways(Setup(), made()) == (["openvino (cpu, fp32)", "onnxruntime (cpu, fp32)"], [])
+    assert ways(Setup(), made(), ("onnxruntime",)) == (["onnxruntime (cpu, fp32)"], [])
     assert ways(Setup(), made(file("m8.onnx", precision="int8"))) == (
-        ["openvino on cpu, int8", "onnxruntime on cpu, int8"],
+        ["openvino (cpu, int8)", "onnxruntime (cpu, int8)"],
         [],
     )
 
@@ -50,11 +50,11 @@ def test_the_cpu_comes_first_then_fp32_then_the_other_runtime() -> None:
     asked = Setup("onnxruntime", "gpu", "int8", 2, "host")
     found = plan(asked, made(devices=("cpu", "gpu")), BOTH.__contains__).tries
     assert [way.brief for way in found] == [
-        "onnxruntime on gpu, int8",
-        "onnxruntime on cpu, int8",
-        "onnxruntime on cpu, fp32",
-        "openvino on cpu, int8",
-        "openvino on cpu, fp32",
+        "onnxruntime (gpu, int8)",
+        "onnxruntime (cpu, int8)",
+        "onnxruntime (cpu, fp32)",
+        "openvino (cpu, int8)",
+        "openvino (cpu, fp32)",
     ]
     assert {(way.streams, way.preprocess) for way in found} == {(2, "host")}
 
@@ -63,17 +63,17 @@ def test_what_the_bundle_or_the_machine_lacks_is_noted() -> None:
     fp32 = made(file("m.onnx"))
     assert ways(Setup(precision="int8"), fp32)[1] == ["precision-missing"]
     assert ways(Setup(device="npu"), fp32)[1] == ["device-unfit"]
-    assert ways(Setup("openvino"), fp32, ("onnxruntime",)) == (["onnxruntime on cpu, fp32"], ["runtime-missing"])
+    assert ways(Setup("openvino"), fp32, ("onnxruntime",)) == (["onnxruntime (cpu, fp32)"], ["runtime-missing"])
 
 
 def test_a_format_that_one_runtime_reads_is_left_to_it() -> None:
     mixed = made(file("m.onnx"), file("m8.xml", precision="int8"), file("m8.bin", "weights"))
     assert ways(Setup("onnxruntime", precision="int8"), mixed) == (
-        ["onnxruntime on cpu, fp32", "openvino on cpu, fp32"],
+        ["onnxruntime (cpu, fp32)", "openvino (cpu, fp32)"],
         ["precision-missing"],
     )
     assert ways(Setup(precision="int8"), mixed) == (
-        ["openvino on cpu, int8", "openvino on cpu, fp32", "onnxruntime on cpu, fp32"],
+        ["openvino (cpu, int8)", "openvino (cpu, fp32)", "onnxruntime (cpu, fp32)"],
         [],
     )
 
