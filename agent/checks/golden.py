@@ -17,15 +17,18 @@ CANNOT_LOAD = ("model-load", "bundle-input", "bundle-label-count", "bundle-runti
 
 def check(context: Context) -> Iterator[Finding]:
     """Run the golden inputs in a child process."""
+    from agent.bench.choosing import chosen
+
     config = context.config
     if config is None:
         yield skipped("model", "self-test", "there is no configuration that names the model")
         return
     try:
-        folder = str(in_force(config).folder)
+        bundle = in_force(config)
+        folder, setup = str(bundle.folder), chosen(config, bundle).setup
     except (OSError, ValueError):
-        folder = config.model.bundle
-    said = child.ask(context.left_s(), "model", folder, json.dumps(config.model.setup.to_json()))
+        folder, setup = config.model.bundle, config.model.setup
+    said = child.ask(context.left_s(), "model", folder, json.dumps(setup.to_json()))
     report = next(iter(said.reports), None)
     if report is None and said.ended:
         yield wrong("model", "MOD-3", "the process that loaded it crashed")

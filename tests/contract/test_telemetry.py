@@ -55,13 +55,10 @@ def test_the_runtimes_leave_no_trace_and_send_nothing(tmp_path: Path, said: dict
 def test_no_way_leads_to_a_runtime_past_the_package_that_silences_it() -> None:
     """Whoever imports a runtime lies in `models`, or has imported it before, as the package `training` does."""
     says = re.compile(r"^\s*(?:import|from) (?:onnxruntime|openvino|nncf)\b", re.MULTILINE)
-    for part in ("agent", "cloud", "wire"):
-        for file in (ROOT / part).rglob("*.py"):
-            assert not says.search(file.read_text(encoding="utf-8")), f"{file} imports a runtime itself"
-    scripts = [
-        file for file in (ROOT / "scripts").rglob("*") if file.is_file() and b"\0" not in file.read_bytes()[:999]
-    ]
-    for file in (*scripts, *(ROOT / "tests").rglob("*.py")):
+    code = [file for part in ("agent", "cloud", "wire", "tests") for file in (ROOT / part).rglob("*.py")]
+    scripts = [file for file in (ROOT / "scripts").rglob("*") if file.is_file() and file.suffix in ("", ".py")]
+    assert len(code) > 300
+    for file in (*code, *scripts):
         text = file.read_text(encoding="utf-8", errors="replace")
         found = says.search(text)
         first = re.search(r"^\s*(?:import|from) models\b", text, re.MULTILINE)
