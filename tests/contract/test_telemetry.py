@@ -53,15 +53,16 @@ def test_the_runtimes_leave_no_trace_and_send_nothing(tmp_path: Path, said: dict
 
 
 def test_no_way_leads_to_a_runtime_past_the_package_that_silences_it() -> None:
-    """Whoever imports a runtime lies in `models`, or has imported it before, as the package `training` does."""
+    """Whoever imports a runtime has imported `models` before, or lies in it, or in `training`, or in the tests."""
     says = re.compile(r"^\s*(?:import|from) (?:onnxruntime|openvino|nncf)\b", re.MULTILINE)
-    code = [file for part in ("agent", "cloud", "wire", "tests") for file in (ROOT / part).rglob("*.py")]
+    code = [file for part in ("agent", "cloud", "wire") for file in (ROOT / part).rglob("*.py")]
     scripts = [file for file in (ROOT / "scripts").rglob("*") if file.is_file() and file.suffix in ("", ".py")]
-    assert len(code) > 300
+    assert len(code) > 100
     for file in (*code, *scripts):
         text = file.read_text(encoding="utf-8", errors="replace")
         found = says.search(text)
         first = re.search(r"^\s*(?:import|from) models\b", text, re.MULTILINE)
         by_package = file.parent.name == "training"
         assert not found or by_package or (first and first.start() < found.start()), f"{file}: import models first"
-    assert "import models" in (ROOT / "scripts" / "training" / "__init__.py").read_text(encoding="utf-8")
+    for first in ("scripts/training/__init__.py", "tests/conftest.py"):
+        assert "import models" in (ROOT / first).read_text(encoding="utf-8")
