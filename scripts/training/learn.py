@@ -115,6 +115,11 @@ class Learner:
         return self._plan.device
 
     @property
+    def arithmetic(self) -> str:
+        """What numbers it is computed with: float32 or bfloat16."""
+        return "bfloat16" if self._plan.bfloat16 else "float32"
+
+    @property
     def batch(self) -> int:
         """Pictures in a step."""
         return self._plan.batch

@@ -1,0 +1,147 @@
+"""From trained weights to a bundle: choices on val, both precisions, what they reach, the report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from models import Bundle, Classifier, decode_picture, evaluate
+from models.prepare import Input
+from models.quantise import quantise
+from models.setup import Setup
+from training import bundling, choosing, report, scenes, telling
+from training.bundling import Measured, Parts, Story
+from training.choosing import Tried
+from training.export import onnx_of
+from training.learn import Learner
+from training.material import Material, Progress, Request
+from training.network import ShelfNet
+from training.photos import Classes, DataSet
+
+SIDES_BEYOND_PX = (0, 32, 64)
+"""How much larger than in training the input may be; val decides."""
+
+CALIBRATION_PHOTOS = 240
+CALIBRATION_SCENES = 60
+
+
+@dataclass(slots=True)
+class Choice:
+    """The network as it is exported, the side of its input, and what val was asked for that."""
+
+    network: ShelfNet
+    size_px: int
+    tried: Sequence[Tried] = ()
+    best: Tried | None = None
+
+
+@dataclass(slots=True)
+class Found:
+    """What each precision answered for the photos of val and for the unseen cameras."""
+
+    val: dict[str, Measured] = field(default_factory=dict)
+    drawn: dict[str, Measured] = field(default_factory=dict)
+
+
+def finish(request: Request, material: Material, learner: Learner, progress: Progress) -> Bundle:
+    """Choose, export, measure; write the bundle, and the report beside the training's state."""
+    choice = _choose(learner.kept.cpu(), request.size_px, material)
+    models = _models(choice.network, choice.size_px, material)
+    parts = Parts(models, material.classes.names, choice.size_px, request.release)
+    story = telling.story(request, material, learner)
+    bundle, found = _bundle(request, material, parts, story, progress)
+    print("  ".join(f"{name} {value:g}" for name, value in story.metrics.items()), f" threshold {story.threshold}")
+    told = telling.training(request, material, learner, bundle, story, (choice.tried, choice.best))
+    checked = telling.checked(material, bundle, story, found.val or found.drawn)
+    print(f"report {report.write(request.work_dir / 'report.html', told, checked)}")
+    print(f"bundle {bundle.folder}")
+    return bundle
+
+
+def _choose(network: ShelfNet, size_px: int, material: Material) -> Choice:
+    """The side of the input that fits val best, and the factor after which scores mean what they say."""
+    if material.data is None:
+        return Choice(network, size_px)
+    sides = [size_px + more for more in SIDES_BEYOND_PX]
+    labels = material.val_labels
+    network, best, tried = choosing.best_side(network, material.lessons.photos, material.val, labels, sides)
+    choosing.sharpen(network, choosing.best_sharpness(choosing.logits(network, material.val, best.side_px), labels))
+    return Choice(network, best.side_px, tried, best)
+
+
+def _models(network: ShelfNet, size_px: int, material: Material) -> dict[str, bytes]:
+    """FP32, and INT8 calibrated on photos and scenes that were learnt from, never on val."""
+    whole = onnx_of(network, size_px)
+    rng = np.random.default_rng(5)
+    lessons = material.lessons
+    taught = rng.permutation(len(lessons.photos))[:CALIBRATION_PHOTOS]
+    drawn = rng.permutation(len(lessons.scenes))[:CALIBRATION_SCENES]
+    pictures = [lessons.photos[i] for i in taught] + [lessons.scenes[i] for i in drawn]
+    return {"fp32": whole, "int8": quantise(whole, Input(width=size_px, height=size_px), pictures)}
+
+
+def _bundle(
+    request: Request, material: Material, parts: Parts, story: Story, progress: Progress
+) -> tuple[Bundle, Found]:
+    """Write the bundle twice: first to measure it as users will run it, then with what was measured."""
+    bundle = bundling.bundle_of(parts, request.out, story)
+    found = Found()
+    for precision in parts.models:
+        with Classifier.open(bundle, Setup.from_json({"precision": precision})) as classifier:
+            if material.data is not None:
+                told = progress(f"{precision} on val")
+                found.val[precision] = bundling.measure(classifier, _val(material.data), told)
+                story.metrics |= _val_metrics(precision, found.val[precision], material.classes, story)
+            drawn = _drawn(classifier, progress(f"{precision} on unseen cameras"))
+            if drawn is not None:
+                found.drawn[precision] = drawn
+                story.metrics |= _drawn_metrics(precision, drawn, story)
+    return bundling.bundle_of(parts, request.out, story), found
+
+
+def _val(data: DataSet) -> bundling.Pictures:
+    """The photos of val, decoded as the product decodes them."""
+    names = data.classes.names
+    return [
+        (decode_picture(path.read_bytes()), names[label])
+        for path, label in zip(data.val.paths, data.val.labels, strict=True)
+    ]
+
+
+def _val_metrics(precision: str, found: Measured, classes: Classes, story: Story) -> dict[str, float]:
+    """FP32 comes first and chooses the threshold, which holds for both."""
+    coarse = dict(zip(classes.names, classes.coarse, strict=True))
+    right = found.scores.argmax(axis=1) == found.truths
+    if precision == "fp32":
+        story.threshold, story.threshold_reason = choosing.threshold(right, found.scores.max(axis=1))
+    figures = evaluate.figures(found.scores, found.truths, classes.names, story.threshold, coarse)
+    told = {
+        "top1": figures.accuracy,
+        "top5": figures.top5,
+        "coarse_top1": figures.coarse_accuracy,
+        "calibration_error": figures.calibration_error,
+        "accepted": figures.accepted,
+        "accepted_top1": figures.accepted_accuracy,
+    }
+    kept = {f"val_{precision}_{name}": round(value, 4) for name, value in told.items() if value is not None}
+    return {"val_photos": float(figures.pictures), **kept}
+
+
+def _drawn(classifier: Classifier, progress: bundling.Progress) -> Measured | None:
+    """What is said about cameras that were not learnt from, one after another; None without labels for them."""
+    if not set(scenes.PRODUCTS) <= set(classifier.labels):
+        return None
+    parts = []
+    for number, seed in enumerate(scenes.CHECK_SEEDS):
+        parts.append(bundling.measure(classifier, scenes.frames(seed), lambda _done, _all: None))
+        progress(number + 1, len(scenes.CHECK_SEEDS))
+    return Measured(np.concatenate([part.scores for part in parts]), np.concatenate([part.truths for part in parts]))
+
+
+def _drawn_metrics(precision: str, drawn: Measured, story: Story) -> dict[str, float]:
+    right = drawn.scores.argmax(axis=1) == drawn.truths
+    return {
+        f"synthetic_{precision}_top1": round(float(right.mean()), 4),
+        f"synthetic_{precision}_accepted": round(float((drawn.scores.max(axis=1) >= story.threshold).mean()), 4),
+        "synthetic_frames": float(len(right)),
+    }
