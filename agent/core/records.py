@@ -1,17 +1,19 @@
 """Records as the device writes them: the wire's fields without run and seq, which the commit gives."""
 
 import json
+import time
 from typing import Any
 
 from agent.core.alerting import Change
 from agent.core.decide import Conclusion
-from wire.envelope import utc
-from wire.records import rfc3339
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def moment(wall_ns: int) -> str:
-    """Write wall time as RFC 3339 in UTC with microseconds."""
-    return rfc3339(utc(wall_ns))
+    """Write wall time as RFC 3339 in UTC with microseconds; by hand, for every frame's record has one."""
+    seconds, rest_ns = divmod(wall_ns, 10**9)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest_ns // 1000:06d}Z"
 
 
 def result_body(
@@ -53,7 +55,7 @@ def result_body(
     }
     if truth is not None:
         body["truth"] = truth
-    return json.dumps(body, separators=(",", ":")).encode()
+    return _encode(body).encode()
 
 
 def alert_body(
@@ -85,7 +87,7 @@ def alert_body(
     }
     if thumbnail is not None:
         body["thumbnail"] = thumbnail
-    return json.dumps(body, separators=(",", ":")).encode()
+    return _encode(body).encode()
 
 
 def frame_body(
@@ -117,7 +119,7 @@ def frame_body(
     }
     if truth is not None:
         body["truth"] = truth
-    return json.dumps(body, separators=(",", ":")).encode()
+    return _encode(body).encode()
 
 
 def own_answer(

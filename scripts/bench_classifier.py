@@ -1,0 +1,296 @@
+"""The classifier beside the bare runtime, and what the pipeline costs beside the model: for `scripts/bench classifier`.
+
+All sides take turns within one run. The bare side is OpenVINO's own benchmark_app on the graph that the classifier
+compiles, with the same streams, threads and precision; scores are compared with the model's file run by either runtime
+with nothing of ours between.
+"""
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+import openvino as ov
+
+import models
+from agent.bench.measure import throughput_fps
+from agent.bench.rig import Rig
+from agent.host.clock import SystemClock
+from agent.ports import Frame, Picture
+from models.classifier import Worker
+from models.loading import read_model
+from models.prepare import Input
+from models.runtimes.openvino import _with_arithmetic
+from models.setup import Setup
+
+CORES = len(os.sched_getaffinity(0))
+PATH_GOAL, OVERHEAD_GOAL_MS, INT8_GOAL, SCORES_GOAL = 0.95, 0.5, 1.5, 1e-4
+CAMERAS = 4
+BUSY_FPS, CALM_FPS = 400.0, 60.0
+Say = Callable[[str], None]
+
+
+def measure(
+    bundle: models.Bundle, pictures: list[Picture], workers: int, seconds: float, rounds: int, say: Say
+) -> dict[str, Any]:
+    """Everything, as figures; `met` when all goals that could be measured are."""
+    paths = measure_path(bundle, pictures, workers, seconds, rounds, say)
+    overhead = measure_overhead(bundle, pictures, seconds, rounds, say)
+    int8 = measure_int8(bundle, pictures, workers, seconds, rounds, say)
+    difference = measure_scores(bundle, pictures)
+    met = paths["ratio"] >= PATH_GOAL and overhead["cpu_ms"] <= OVERHEAD_GOAL_MS and difference <= SCORES_GOAL
+    return {
+        "path": paths,
+        "overhead": overhead,
+        "int8_over_fp32": int8 if int8 is not None else f"{bundle.manifest.name} has no INT8: give one with --bundle",
+        "scores_differ_by": difference,
+        "goal": f"path >= {PATH_GOAL} of benchmark_app, overhead <= {OVERHEAD_GOAL_MS} ms of CPU per frame, "
+        f"INT8 >= {INT8_GOAL} of FP32, scores within {SCORES_GOAL:g} of the bare runtimes'",
+        "met": met and (int8 is None or int8["ratio"] >= INT8_GOAL),
+    }
+
+
+# Throughput beside benchmark_app.
+
+
+def save_graph(bundle: models.Bundle, folder: Path, precision: str = "fp32") -> Path:
+    """Save the graph that the classifier compiles (arithmetic included) for OpenVINO's own tool."""
+    spec = bundle.manifest.input
+    model = read_model(bundle, precision)
+    graph = ov.Core().read_model(model.content, model.weights) if model.weights else ov.Core().read_model(model.content)
+    graph.reshape(ov.PartialShape([1, *model.expected_shape]))
+    path = folder / f"bare-{precision}.xml"
+    ov.save_model(_with_arithmetic(graph, spec), str(path), compress_to_fp16=False)
+    return path
+
+
+def bare_fps(graph: Path, seconds: float, streams: int = CORES) -> float:
+    """Frames/s of benchmark_app."""
+    tool = Path(sys.executable).with_name("benchmark_app")
+    command = [
+        str(tool), "-m", str(graph), "-d", "CPU", "-hint", "none", "-nstreams", str(streams), "-nthreads", str(CORES),
+        "-infer_precision", "f32", "-t", str(max(1, round(seconds))),
+    ]  # fmt: skip
+    output = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = re.search(r"Throughput:\s+([\d.]+) FPS", output.stdout)
+    if found is None:
+        raise SystemExit(f"benchmark_app gave no figure:\n{output.stdout[-2000:]}{output.stderr[-2000:]}")
+    return float(found[1])
+
+
+def measure_path(
+    bundle: models.Bundle, pictures: list[Picture], workers: int, seconds: float, rounds: int, say: Say
+) -> dict[str, Any]:
+    """The classifier's frames/s over benchmark_app's: pictures in the model's own size, and whole frames resized."""
+    spec = bundle.manifest.input
+    own_size = [np.asarray(cv2.resize(picture, (spec.width, spec.height)), np.uint8) for picture in pictures]
+    ratios: dict[str, list[float]] = {"ratio": [], "with_resize": []}
+    rates: list[tuple[float, float]] = []
+    with tempfile.TemporaryDirectory() as folder, models.Classifier.open(bundle, "openvino", workers) as classifier:
+        graph = save_graph(bundle, Path(folder))
+        for n in range(rounds):
+            ours = throughput_fps(classifier, workers, own_size, seconds)
+            bare = bare_fps(graph, seconds, classifier.setup.streams)
+            whole = throughput_fps(classifier, workers, pictures, seconds)
+            ratios["ratio"].append(ours / bare)
+            ratios["with_resize"].append(whole / bare)
+            rates.append((ours, bare))
+            say(f"  round {n + 1}: classifier {ours:.1f} frames/s, bare {bare:.1f}, ratio {ours / bare:.3f}; "
+                f"resized from 1280 x 720 {whole:.1f}, ratio {whole / bare:.3f}")  # fmt: skip
+    return {
+        "setup": str(classifier.setup),
+        "classifier_fps": round(statistics.median(ours for ours, _ in rates), 1),
+        "bare_fps": round(statistics.median(bare for _, bare in rates), 1),
+        **{name: round(statistics.median(values), 3) for name, values in ratios.items()},
+        "ratios": [round(value, 3) for value in ratios["ratio"]],
+    }
+
+
+# What the pipeline costs beside decoding and the model.
+
+
+class NoModel:
+    """An engine that answers at once: what is left is ours."""
+
+    notes = ()
+
+    def __init__(self, bundle: models.Bundle) -> None:
+        spec = bundle.manifest.input
+        self.setup = Setup("openvino", "cpu", "fp32", 1, "graph")
+        self.outputs = len(bundle.manifest.labels)
+        self.buffer = np.zeros((spec.height, spec.width, 3), np.uint8)
+        self._scores = np.full(self.outputs, 0.1 / self.outputs, np.float32)
+        self._scores[0] = 0.9
+
+    def request(self) -> "NoModel":
+        return self
+
+    def run(self) -> Any:
+        return self._scores
+
+    def close(self) -> None:
+        pass
+
+
+class Paced:
+    """Frames at a steady pace. It stands in for the mailboxes."""
+
+    def __init__(self, pictures: list[Picture], clock: SystemClock, rate_fps: float) -> None:
+        self._pictures = pictures
+        self._clock = clock
+        self._every_s = 1 / rate_fps
+        self._lock = threading.Lock()
+        self._pause = threading.Event()
+        self._due_s = time.monotonic()
+        self._free = list(range(CAMERAS))
+        self._numbers: Counter[int] = Counter()
+
+    def take(self, timeout_s: float) -> Frame | None:
+        del timeout_s
+        with self._lock:
+            now_s = time.monotonic()
+            wait_s, self._due_s = self._due_s - now_s, max(self._due_s, now_s - 1) + self._every_s
+            camera = self._free.pop(0)
+            self._numbers[camera] += 1
+            number = self._numbers[camera]
+        if wait_s > 0:
+            self._pause.wait(wait_s)
+        return Frame(f"camera-{camera}", number, self._pictures[number % len(self._pictures)], self._clock.now())
+
+    def done(self, frame: Frame) -> None:
+        with self._lock:
+            self._free.append(int(frame.camera.rsplit("-", 1)[1]))
+
+    def collect_drops(self) -> Mapping[str, int]:
+        return {}
+
+    finished = False
+
+
+def cpu_ms_per_frame(bundle: models.Bundle, pictures: list[Picture], rate_fps: float, seconds: float) -> float:
+    """CPU time of this process for each frame that goes the pipeline's whole way, without decoding and model."""
+    clock = SystemClock()
+    with models.Classifier.open(bundle, "openvino") as classifier:
+        rig = Rig(
+            classifier, Paced(pictures, clock, rate_fps), clock, [f"camera-{n}" for n in range(CAMERAS)], 2,
+            wrap=lambda _worker: Worker(NoModel(bundle), bundle),
+        )  # fmt: skip
+        rig.start()
+        time.sleep(0.5)
+        before, began_s = rig.pipeline.progress, time.process_time()
+        time.sleep(seconds)
+        took_s, done = time.process_time() - began_s, rig.pipeline.progress - before
+        counters = rig.finish()
+    if counters["result:produced"] < done:
+        raise SystemExit(f"{done} frames were answered, {counters['result:produced']} committed")
+    return 1000 * took_s / max(1, done)
+
+
+def measure_overhead(
+    bundle: models.Bundle, pictures: list[Picture], seconds: float, rounds: int, say: Say
+) -> dict[str, Any]:
+    """On a busy device, as many frames as its cores answer, and on one with little to do, where a commit has 3 rows."""
+    resize_ms, busy_ms, calm_ms = [], [], []
+    for n in range(rounds):
+        busy_ms.append(cpu_ms_per_frame(bundle, pictures, BUSY_FPS, seconds))
+        calm_ms.append(cpu_ms_per_frame(bundle, pictures, CALM_FPS, seconds))
+        resize_ms.append(prepare_ms(bundle, pictures))
+        say(f"  round {n + 1}: {busy_ms[-1]:.3f} ms of CPU per frame at {BUSY_FPS:.0f} frames/s, {calm_ms[-1]:.3f} at "
+            f"{CALM_FPS:.0f}; of these {resize_ms[-1]:.3f} to cut and resize")  # fmt: skip
+    return {
+        "cpu_ms": round(statistics.median(busy_ms), 3),
+        "cpu_ms_of_a_calm_device": round(statistics.median(calm_ms), 3),
+        "of_it_resize_ms": round(statistics.median(resize_ms), 3),
+    }
+
+
+def prepare_ms(bundle: models.Bundle, pictures: list[Picture]) -> float:
+    """CPU time to cut and resize one frame."""
+    worker = Worker(NoModel(bundle), bundle)
+    began_s = time.thread_time()
+    for _ in range(10):
+        for picture in pictures:
+            worker._preparer.fill(picture)  # noqa: SLF001 - this alone is to be measured
+    return 1000 * (time.thread_time() - began_s) / (10 * len(pictures))
+
+
+# INT8, and scores.
+
+
+def measure_int8(
+    bundle: models.Bundle, pictures: list[Picture], workers: int, seconds: float, rounds: int, say: Say
+) -> dict[str, Any] | None:
+    """INT8's frames/s over FP32's, each by OpenVINO and in the same setup otherwise; None without INT8."""
+    if "int8" not in bundle.manifest.models:
+        return None
+    setup = Setup("openvino", "cpu", "fp32")
+    ratios = []
+    with (
+        models.Classifier.open(bundle, setup, workers, strict=True) as fp32,
+        models.Classifier.open(bundle, replace(setup, precision="int8"), workers, strict=True) as int8,
+    ):
+        for n in range(rounds):
+            slow = throughput_fps(fp32, workers, pictures, seconds)
+            quick = throughput_fps(int8, workers, pictures, seconds)
+            ratios.append(quick / slow)
+            say(f"  round {n + 1}: INT8 {quick:.1f} frames/s, FP32 {slow:.1f}, ratio {ratios[-1]:.2f}")
+    return {"ratio": round(statistics.median(ratios), 2), "ratios": [round(ratio, 2) for ratio in ratios]}
+
+
+def measure_scores(bundle: models.Bundle, pictures: list[Picture]) -> float:
+    """The largest difference of a score between the classifier on either runtime and the bare runtimes, FP32."""
+    golden = [models.decode_picture(bundle.read(item.path)) for item in bundle.manifest.golden.inputs]
+    worst = 0.0
+    for runtime in bundle.manifest.limits.runtimes:
+        with models.Classifier.open(bundle, Setup(runtime, "cpu", "fp32"), strict=True) as classifier:
+            worker = classifier.worker()
+            for picture in [*golden, *pictures]:
+                ours = worker.scores(picture)
+                worst = max(worst, *(float(np.abs(ours - bare).max()) for bare in bare_scores(bundle, picture)))
+    return round(worst, 7)
+
+
+def bare_scores(bundle: models.Bundle, picture: Picture) -> list[Any]:
+    """The model's file run by each runtime that can, on what plain OpenCV and numpy make of a picture."""
+    model, spec = read_model(bundle, "fp32"), bundle.manifest.input
+    given = plain_input(picture, spec)
+    graph = ov.Core().read_model(model.content, model.weights) if model.weights else ov.Core().read_model(model.content)
+    compiled = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    answers = [np.asarray(compiled(given)[0])]
+    if model.weights is None:
+        session = ort.InferenceSession(model.content, providers=["CPUExecutionProvider"])
+        answers.append(np.asarray(session.run(None, {session.get_inputs()[0].name: given})[0]))
+    return [probabilities(answer.reshape(-1), logits=bundle.manifest.output == "logits") for answer in answers]
+
+
+def probabilities(scores: Any, *, logits: bool) -> Any:
+    powers = np.exp(scores.astype(np.float64) - scores.max()) if logits else scores
+    return powers / powers.sum() if logits else scores
+
+
+def plain_input(picture: Picture, spec: Input) -> Any:
+    """Cut the middle, resize, colour, mean, scale, layout, in the order of the text-book."""
+    height, width = picture.shape[:2]
+    if spec.fit == "crop":
+        wide, high = min(width, height * spec.width // spec.height), min(height, width * spec.height // spec.width)
+        left, top = (width - wide) // 2, (height - high) // 2
+        picture = picture[top : top + high, left : left + wide]
+    if max(picture.shape[0] / spec.height, picture.shape[1] / spec.width) > 6:
+        raise SystemExit("give smaller pictures: above six source pixels a side ours averages, and bare would not")
+    small = cv2.resize(picture, (spec.width, spec.height), interpolation=cv2.INTER_LINEAR)
+    small = small if spec.colour == "bgr" else cv2.cvtColor(small, cv2.COLOR_BGR2RGB)
+    if spec.dtype == "float32":
+        small = ((small.astype(np.float64) - spec.mean) / spec.scale).astype(np.float32)
+    return np.ascontiguousarray(small.transpose(2, 0, 1) if spec.layout == "nchw" else small)[None]
