@@ -25,7 +25,7 @@ import onnxruntime as ort
 import openvino as ov
 
 import models
-from agent.bench.measure import throughput_fps
+from agent.bench.measure import throughput
 from agent.bench.rig import Rig
 from agent.host.clock import SystemClock
 from agent.ports import Frame, Picture
@@ -101,9 +101,9 @@ def measure_path(
     with tempfile.TemporaryDirectory() as folder, models.Classifier.open(bundle, "openvino", workers) as classifier:
         graph = save_graph(bundle, Path(folder))
         for n in range(rounds):
-            ours = throughput_fps(classifier, workers, own_size, seconds)
+            ours = throughput(classifier, workers, own_size, seconds).fps
             bare = bare_fps(graph, seconds, classifier.setup.streams)
-            whole = throughput_fps(classifier, workers, pictures, seconds)
+            whole = throughput(classifier, workers, pictures, seconds).fps
             ratios["ratio"].append(ours / bare)
             ratios["with_resize"].append(whole / bare)
             rates.append((ours, bare))
@@ -236,17 +236,23 @@ def measure_int8(
     if "int8" not in bundle.manifest.models:
         return None
     setup = Setup("openvino", "cpu", "fp32")
-    ratios = []
+    ratios, cpu_ratios = [], []
     with (
         models.Classifier.open(bundle, setup, workers, strict=True) as fp32,
         models.Classifier.open(bundle, replace(setup, precision="int8"), workers, strict=True) as int8,
     ):
         for n in range(rounds):
-            slow = throughput_fps(fp32, workers, pictures, seconds)
-            quick = throughput_fps(int8, workers, pictures, seconds)
-            ratios.append(quick / slow)
-            say(f"  round {n + 1}: INT8 {quick:.1f} frames/s, FP32 {slow:.1f}, ratio {ratios[-1]:.2f}")
-    return {"ratio": round(statistics.median(ratios), 2), "ratios": [round(ratio, 2) for ratio in ratios]}
+            slow = throughput(fp32, workers, pictures, seconds)
+            quick = throughput(int8, workers, pictures, seconds)
+            ratios.append(quick.fps / slow.fps)
+            cpu_ratios.append(slow.cpu_ms / quick.cpu_ms)
+            say(f"  round {n + 1}: INT8 {quick.fps:.1f} frames/s, FP32 {slow.fps:.1f}, ratio {ratios[-1]:.2f}; "
+                f"of CPU {quick.cpu_ms:.2f} and {slow.cpu_ms:.2f} ms, ratio {cpu_ratios[-1]:.2f}")  # fmt: skip
+    return {
+        "ratio": round(statistics.median(ratios), 2),
+        "ratios": [round(ratio, 2) for ratio in ratios],
+        "by_cpu_time": round(statistics.median(cpu_ratios), 2),
+    }
 
 
 def measure_scores(bundle: models.Bundle, pictures: list[Picture]) -> float:

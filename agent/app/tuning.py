@@ -127,9 +127,9 @@ class Tuning:
         try:
             if self._measuring.hear(0.0):
                 return
-            figures = self._measuring.figures or []
+            figures, others = self._measuring.figures or [], self._measuring.others
             self.pause()
-            chosen = choosing.choose(figures, self._key, self._clock.now().wall_ns)
+            chosen = choosing.choose(figures, others, self._key, self._clock.now().wall_ns)
             choice.write(self._state_dir, chosen)
         except Broken as error:
             self._fail(error)

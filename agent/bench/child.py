@@ -13,7 +13,7 @@ from agent.bench.measure import Bench
 from agent.bench.surroundings import possible
 from agent.core.setups import Figures, candidates, way
 from agent.host.child import Say, own_output, stay_behind
-from agent.host.processor import share_cores
+from agent.host.processor import Others, share_cores
 from models import Bundle, BundleError
 from models.labelled import Labelled
 from models.setup import Setup
@@ -24,7 +24,9 @@ def main(settings: dict[str, Any]) -> None:
     say = own_output()
     stay_behind(int(settings["niceness"]), int(settings["memory_bytes"]))
     try:
-        say({"figures": [each.to_json() for each in _measure(settings, say)]})
+        others = Others()
+        figures = [each.to_json() for each in _measure(settings, say)]
+        say({"figures": figures, "others": others.part()})
     except BundleError as error:
         say({"error": error.code, "message": str(error), "hint": error.hint})
     except MemoryError:

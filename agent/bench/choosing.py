@@ -52,14 +52,17 @@ def chosen(config: Config, bundle: Bundle) -> Chosen:
     return Chosen(asked.over(kept.setup), kept.reason, measured=True)
 
 
-def choose(figures: Sequence[Figures], key: Key, wall_ns: int) -> Choice:
-    """Judge what was measured. Raises `Broken` (``bench-nothing-runs``) when no setup can be used."""
-    decision = setups.decide(figures)
+def choose(figures: Sequence[Figures], others: float, key: Key, wall_ns: int) -> Choice:
+    """Judge what was measured while other work took a part of the processor, `others`.
+
+    Raises `Broken` (``bench-nothing-runs``) when no setup can be used.
+    """
+    decision = setups.decide(figures, others)
     if decision is None:
         first = next((each.trouble for each in figures if each.trouble), "nothing here can run it")
         hint = "see the model's line in shelfwire-agent doctor"
         raise Broken("bench-nothing-runs", f"the model runs in no way on this device: {first}", hint)
-    return Choice(key, decision.setup, decision.reason, moment(wall_ns), tuple(figures))
+    return Choice(key, decision.setup, decision.reason, moment(wall_ns), tuple(figures), others)
 
 
 def memory_bytes(config: Config | None) -> int:

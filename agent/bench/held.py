@@ -53,6 +53,8 @@ class Measuring:
         """The setup whose turn it is."""
         self.figures: list[Figures] | None = None
         """What was found, once it has ended."""
+        self.others = 0.0
+        """The part of the processor that other work took meanwhile."""
         self._asking = asking
         self._skipped: list[tuple[Setup, str]] = []
         self._start()
@@ -119,7 +121,7 @@ class Measuring:
                 raise self._broken(str(said["message"]), str(said["error"]), str(said["hint"]))
             if "figures" in said:
                 self.figures = [Figures.from_json(each) for each in said["figures"]]
-                self.part = 1.0
+                self.part, self.others = 1.0, float(said["others"])
             else:
                 self.part, self.turn = float(said["part"]), Setup.from_json(said["setup"])
         except (ValueError, KeyError, TypeError):

@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -121,11 +121,16 @@ class Bench:
         try:
             with self._open(figures.setup, self._workers) as classifier:
                 pictures = self._pictures()
-                fps = throughput_fps(classifier, self._workers, pictures, turn_s * (1 - LATENCY_PART))
+                speed = throughput(classifier, self._workers, pictures, turn_s * (1 - LATENCY_PART))
                 latency_ms = latency_of_one_ms(classifier.worker(), pictures, turn_s * LATENCY_PART)
         except (BundleError, RuntimeError) as error:
             return replace(figures, trouble=figures.trouble or _words(error))
-        return replace(figures, rounds_fps=(*figures.rounds_fps, fps), rounds_ms=(*figures.rounds_ms, latency_ms))
+        return replace(
+            figures,
+            rounds_fps=(*figures.rounds_fps, speed.fps),
+            rounds_ms=(*figures.rounds_ms, latency_ms),
+            rounds_cpu_ms=(*figures.rounds_cpu_ms, speed.cpu_ms),
+        )
 
     def _pictures(self) -> list[Picture]:
         """Frames in the size of a camera's: the golden pictures, or noise."""
@@ -157,21 +162,32 @@ def _words(error: Exception) -> str:
     return f"{text} [{error.code}]" if isinstance(error, BundleError) else text
 
 
-def throughput_fps(classifier: Classifier, workers: int, pictures: Sequence[Picture], seconds: float) -> float:
-    """Pictures a second that so many threads classify, each with its own way to the model, all at once."""
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Pictures a second, and the processor time of one in milliseconds, preparation included in both."""
+
+    fps: float
+    cpu_ms: float
+
+
+def throughput(classifier: Classifier, workers: int, pictures: Sequence[Picture], seconds: float) -> Speed:
+    """Have so many threads classify, each with its own way to the model, all at once."""
     ways = [classifier.worker() for _ in range(workers)]
 
-    def work(worker: Worker) -> float:
+    def work(worker: Worker) -> tuple[int, float]:
         for picture in pictures[:WARM_FRAMES]:
             worker.classify(picture)
         began_s, done = time.monotonic(), 0
         while _goes_on(time.monotonic() - began_s, seconds, done):
             worker.classify(pictures[done % len(pictures)])
             done += 1
-        return done / (time.monotonic() - began_s)
+        return done, done / (time.monotonic() - began_s)
 
+    began_s = time.process_time()
     with ThreadPoolExecutor(workers) as threads:
-        return sum(threads.map(work, ways))
+        told = list(threads.map(work, ways))
+    frames = sum(done for done, _ in told) + workers * min(WARM_FRAMES, len(pictures))
+    return Speed(sum(fps for _, fps in told), 1000 * (time.process_time() - began_s) / frames)
 
 
 def latency_of_one_ms(worker: Worker, pictures: Sequence[Picture], seconds: float) -> float:

@@ -25,9 +25,8 @@ from agent.bench.surroundings import key_of
 from agent.cli import bench_text
 from agent.cli.common import add_config, add_json, load_config
 from agent.config import Config
-from agent.core.setups import Figures
 from agent.errors import Broken, Rejected
-from agent.host.processor import Others, workers_for, workers_of
+from agent.host.processor import workers_for, workers_of
 from agent.store import choice
 from models.bundle import Bundle, resolve
 from models.errors import BundleError, DataError
@@ -138,18 +137,16 @@ def _run_setups(options: argparse.Namespace, config: Config | None, bundle: Bund
             bundle.folder, asked, workers, options.seconds or SECONDS, place.cache, choosing.memory_bytes(config),
             labelled=_labelled(options.pictures, bundle),
         )  # fmt: skip
-        others = Others()
-        chosen = choosing.choose(_measure(asking), key, time.time_ns())
-        part = others.part()
+        measuring = _measure(asking)
+        chosen = choosing.choose(measuring.figures or [], measuring.others, key, time.time_ns())
         if place.state_dir is not None:
             choice.write(place.state_dir, chosen)
     if options.json:
         said: dict[str, Any] = {**chosen.to_json(), "model": _named(bundle), "kept": place.state_dir is not None}
-        said["others_part"] = round(part, 3)
         print(json.dumps(said | ({"why_not_kept": place.why_not} if place.why_not else {}), indent=2))
     else:
         kept = place.state_dir / choice.NAME if place.state_dir is not None else None
-        print(bench_text.write(bundle.ref, chosen, kept, place.why_not, part))
+        print(bench_text.write(bundle.ref, chosen, kept, place.why_not))
     return 0
 
 
@@ -169,7 +166,7 @@ def _labelled(source: Path | None, bundle: Bundle) -> list[tuple[Path, str]]:
     return [(each.path.resolve(), each.label) for each in spread(found.pictures, MOST_PICTURES)]
 
 
-def _measure(asking: Asking) -> list[Figures]:
+def _measure(asking: Asking) -> Measuring:
     """Have it measured, and show on a terminal how far it is."""
     measuring = Measuring(asking)
     try:
@@ -179,5 +176,4 @@ def _measure(asking: Asking) -> list[Figures]:
                 bar.set_description(str(measuring.turn or "starting"), refresh=False)
     finally:
         measuring.close()
-    assert measuring.figures is not None
-    return measuring.figures
+    return measuring

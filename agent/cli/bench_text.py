@@ -18,16 +18,14 @@ def others_words(part: float) -> str:
     return f"other programs took {100 * part:.0f} % of the processor meanwhile: stop them, and measure again"
 
 
-def write(ref: ModelRef, chosen: Choice, kept: Path | None, why_not: str, others: float) -> str:
-    """Write the whole. `others` is the part of the processor that other programs took meanwhile."""
+def write(ref: ModelRef, chosen: Choice, kept: Path | None, why_not: str) -> str:
+    """Write the whole."""
     key, figures = chosen.key, chosen.figures
     cpu = key.cpu.partition(" #")[0]
     head = f"{ref.name} {ref.version} on {cpu}, {_count(key.cores, 'core')}, {_count(key.workers, 'worker')}"
     lines = [head, key.runtimes, "", table(_rows(figures, chosen.setup)), "", f"chosen: {chosen.reason}"]
-    if others >= MUCH:
-        lines.append(
-            f"other programs took {100 * others:.0f} % of the processor meanwhile; the ratios hold all the same"
-        )
+    if chosen.others >= MUCH:
+        lines.append(others_words(chosen.others))
     if kept is None:
         return "\n".join([*lines, f"not kept: {why_not}"])
     return "\n".join([*lines, f"kept in {kept}; vision takes it up within seconds"])
@@ -35,7 +33,18 @@ def write(ref: ModelRef, chosen: Choice, kept: Path | None, why_not: str, others
 
 def _rows(figures: Sequence[Figures], chosen: Setup) -> list[tuple[str, ...]]:
     labelled = any(each.pictures for each in figures)
-    head = ("runtime", "precision", "streams", "colours", "frames/s", "times", "one alone", "golden", "differs by")
+    head = (
+        "runtime",
+        "precision",
+        "streams",
+        "colours",
+        "frames/s",
+        "times",
+        "CPU each",
+        "one alone",
+        "golden",
+        "differs by",
+    )
     rows = [(*head, *(("right",) if labelled else ()), "")]
     for each in sorted(figures, key=lambda each: (bool(each.trouble), -ratio(each, figures[0]))):
         setup = each.setup
@@ -55,11 +64,12 @@ def _rows(figures: Sequence[Figures], chosen: Setup) -> list[tuple[str, ...]]:
     return rows
 
 
-def _speed(each: Figures, first: Figures) -> tuple[str, str, str]:
+def _speed(each: Figures, first: Figures) -> tuple[str, str, str, str]:
     if not each.rounds_fps:
-        return "-", "-", "-"
+        return "-", "-", "-", "-"
     times = ratio(each, first)
-    return f"{each.fps:.1f}", f"{times:.2f}" if times else "-", f"{each.latency_ms:.1f} ms"
+    times_text = f"{times:.2f}" if times else "-"
+    return f"{each.fps:.1f}", times_text, f"{each.cpu_ms:.1f} ms", f"{each.latency_ms:.1f} ms"
 
 
 def _answers(golden: Agreement | None) -> tuple[str, str]:

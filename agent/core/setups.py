@@ -6,7 +6,7 @@ runtime is the faster one somewhere. So all that are possible are measured in tu
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from models.setup import Setup
@@ -19,6 +19,8 @@ FAIR_ROUNDS = 4
 """Rounds that every setup gets: in one alone anything may happen on a device that has other work."""
 HOPELESS = 0.6
 """A setup that then reaches less than this part of another one's speed is not measured any further."""
+BUSY = 0.25
+"""Part of the processor for other work above which setups are compared by processor time."""
 ACCURACY_LOST = 0.01
 """The part of labelled pictures that a setup may answer wrongly beyond what FP32 does."""
 
@@ -104,12 +106,13 @@ class Figures:
     """What was measured of a setup. `trouble` says why it cannot be used, empty when it can.
 
     `rounds_fps`: pictures a second by all workers, round by round, the n-th beside the n-th of all others.
-    `rounds_ms`: what one picture takes while there is no other.
+    `rounds_ms`: what one picture takes while there is no other. `rounds_cpu_ms`: the processor time of one picture.
     """
 
     setup: Setup
     rounds_fps: tuple[float, ...] = ()
     rounds_ms: tuple[float, ...] = ()
+    rounds_cpu_ms: tuple[float, ...] = ()
     golden: Agreement | None = None
     pictures: Agreement | None = None
     trouble: str = ""
@@ -124,13 +127,23 @@ class Figures:
         """The middle of the rounds; 0 when none was made."""
         return statistics.median(self.rounds_ms) if self.rounds_ms else 0.0
 
+    @property
+    def cpu_ms(self) -> float:
+        """The middle of the rounds; 0 when none was made."""
+        return statistics.median(self.rounds_cpu_ms) if self.rounds_cpu_ms else 0.0
+
+    def per_cpu(self) -> "Figures":
+        """Take pictures per second of processor time for pictures per second."""
+        return replace(self, rounds_fps=tuple(1000 / cpu_ms for cpu_ms in self.rounds_cpu_ms))
+
     def to_json(self) -> dict[str, Any]:
         """Write it for `from_json` and for people's programs."""
         rounds = {
             "rounds_fps": [round(fps, 2) for fps in self.rounds_fps],
             "rounds_ms": [round(took_ms, 3) for took_ms in self.rounds_ms],
+            "rounds_cpu_ms": [round(took_ms, 3) for took_ms in self.rounds_cpu_ms],
         }
-        middle = {"fps": round(self.fps, 2), "latency_ms": round(self.latency_ms, 3)}
+        middle = {"fps": round(self.fps, 2), "latency_ms": round(self.latency_ms, 3), "cpu_ms": round(self.cpu_ms, 3)}
         return asdict(self) | {"setup": self.setup.to_json()} | middle | rounds
 
     @classmethod
@@ -141,6 +154,7 @@ class Figures:
             Setup.from_json(said["setup"]),
             tuple(float(fps) for fps in said["rounds_fps"]),
             tuple(float(took_ms) for took_ms in said["rounds_ms"]),
+            tuple(float(took_ms) for took_ms in said["rounds_cpu_ms"]),
             None if golden is None else Agreement(**golden),
             None if pictures is None else Agreement(**pictures),
             str(said["trouble"]),
@@ -162,13 +176,15 @@ def is_faster(one: Figures, other: Figures) -> bool:
 
 
 def is_hopeless(one: Figures, all_of_them: Sequence[Figures]) -> bool:
-    """Whether a setup need not be measured any further, after its fair share of rounds.
+    """Whether a setup need not be measured any further, after its fair share of rounds: slow, and at great expense.
 
     What is used without a choice always goes on, for everything is compared with it; it is the first of all.
     """
     if one is all_of_them[0] and not one.trouble:
         return False
-    return bool(one.trouble) or any(ratio(one, each) < HOPELESS for each in all_of_them if each.rounds_fps)
+    rivals = [each for each in all_of_them if each.rounds_fps]
+    slow = any(ratio(one, each) < HOPELESS for each in rivals)
+    return bool(one.trouble) or (slow and any(ratio(one.per_cpu(), each.per_cpu()) < HOPELESS for each in rivals))
 
 
 def faults(figures: Figures) -> str:
@@ -192,11 +208,17 @@ class Decision:
     reason: str
 
 
-def decide(measured: Sequence[Figures]) -> Decision | None:
+def decide(measured: Sequence[Figures], others: float = 0.0) -> Decision | None:
     """Take the fastest setup whose answers are good, and of those that are alike the safest; None when none runs.
 
-    `measured` begins with what is used so far.
+    `measured` begins with what is used so far. `others` is the part of the processor that other work took meanwhile:
+    where that is much, the pictures per second say more of its luck than of a setup, and processor time decides. That
+    does not tell how many streams are best, which stay as they are.
     """
+    if others > BUSY and all(each.setup.device == "cpu" for each in measured):
+        as_usual = [each for each in measured if each.setup.streams == measured[0].setup.streams]
+        decision = decide([each.per_cpu() for each in as_usual])
+        return decision and replace(decision, reason=f"{decision.reason}; by processor time, for the device was busy")
     usable = [each for each in measured if not each.trouble and each.rounds_fps]
     if not usable:
         return None

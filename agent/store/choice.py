@@ -20,13 +20,17 @@ AGAIN: Final = "shelfwire-agent bench"
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A setup with its reason. `measured_at` is wall time in RFC 3339, for people."""
+    """A setup with its reason. `measured_at` is wall time in RFC 3339, for people.
+
+    `others` is the part of the processor that other work took meanwhile.
+    """
 
     key: Key
     setup: Setup
     reason: str
     measured_at: str
     figures: Sequence[Figures] = ()
+    others: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Write it for `from_json` and for people's programs."""
@@ -35,6 +39,7 @@ class Choice:
             "setup": self.setup.to_json(),
             "reason": self.reason,
             "measured_at": self.measured_at,
+            "others": round(self.others, 3),
             "key": self.key.to_json(),
             "figures": [each.to_json() for each in self.figures],
         }
@@ -46,7 +51,8 @@ class Choice:
             raise ValueError(f"the format is {said['format']!r}, not {FORMAT}")
         figures = tuple(Figures.from_json(each) for each in said["figures"])
         setup = Setup.from_json(said["setup"])
-        return cls(Key.from_json(said["key"]), setup, str(said["reason"]), str(said["measured_at"]), figures)
+        key, others = Key.from_json(said["key"]), float(said["others"])
+        return cls(key, setup, str(said["reason"]), str(said["measured_at"]), figures, others)
 
 
 def read(state_dir: Path) -> Choice | None:

@@ -11,7 +11,7 @@ import pytest
 import toy_bundles
 from toy_bundles import LABELS, Toy, plain, softmax
 
-from agent.bench import choosing
+from agent.bench import choosing, measure
 from agent.bench.held import Asking, Measuring
 from agent.bench.measure import Bench
 from agent.bench.surroundings import key_of, possible
@@ -55,6 +55,11 @@ def _expected(colour: tuple[int, int, int], gain: float) -> dict[str, float]:
     return {label: round(float(score), 6) for label, score in zip(LABELS, scores, strict=True)}
 
 
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "ROUNDS", 2)
+
+
 def measured(bundle: Bundle, tmp_path: Path, *labelled: Labelled, workers: int = 2) -> list[Figures]:
     bench = Bench(bundle, workers, 0.2, tmp_path / "cache", labelled, lambda part, setup: None)
     return bench.measure(candidates(possible(bundle.manifest, workers), OPEN))
@@ -76,7 +81,7 @@ def test_every_setup_is_measured_as_it_is_meant_and_its_answers_compared(tmp_pat
 def test_a_setup_that_answers_otherwise_than_fp32_is_left_out_though_it_answers_as_it_was_made(tmp_path: Path) -> None:
     bundle = with_int8(tmp_path / "toy", Toy(gain=-GAIN))
     figures = measured(bundle, tmp_path)
-    chosen = choosing.choose(figures, key_of(bundle, 2, OPEN), 0)
+    chosen = choosing.choose(figures, 0.0, key_of(bundle, 2, OPEN), 0)
     assert chosen.setup.precision == "fp32"
     for each in figures:
         assert bool(each.trouble) is (each.setup.precision == "int8")
@@ -105,7 +110,7 @@ def test_a_way_that_ends_its_process_is_left_out_and_the_rest_is_measured(tmp_pa
     assert "ended the process that measured it (signal 11)" in by_runtime["openvino"]
     assert by_runtime["onnxruntime"]  # it looks where it reads, and says so
     with pytest.raises(Broken) as refused:
-        choosing.choose(measuring.figures, key_of(Bundle.load(tmp_path / "bad"), 1, OPEN), 0)
+        choosing.choose(measuring.figures, 0.0, key_of(Bundle.load(tmp_path / "bad"), 1, OPEN), 0)
     assert refused.value.code == "bench-nothing-runs"
 
 

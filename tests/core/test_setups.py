@@ -72,6 +72,17 @@ def test_the_clearly_faster_one_is_taken_and_the_reason_says_by_how_much() -> No
     )
 
 
+def test_on_a_busy_device_processor_time_decides() -> None:
+    usual = figures(USUAL, 30, 200, 25, 160, rounds_cpu_ms=(8.0, 8.2, 7.9, 8.0))
+    int8 = figures(INT8, 160, 20, 120, 30, rounds_cpu_ms=(4.0, 4.1, 4.0, 3.9))
+    alike = figures(dataclasses.replace(INT8, streams=1), 1, 1, 1, 1, rounds_cpu_ms=(4.0, 4.1, 4.0, 3.9))
+    assert decide([usual, int8], others=0.1).setup == USUAL  # type: ignore[union-attr]
+    decision = decide([usual, int8, alike], others=0.6)
+    assert decision is not None
+    assert decision.setup == INT8
+    assert decision.reason.endswith("; by processor time, for the device was busy")
+
+
 @pytest.mark.parametrize("rival", [INT8, ONNX])
 def test_what_is_alike_goes_to_the_safer(rival: Setup) -> None:
     decision = decide([figures(USUAL, 100, 100, 100, 100), figures(rival, 104, 103, 104, 104)])
@@ -142,7 +153,7 @@ def test_whatever_is_measured_no_setup_with_a_fault_is_taken(rounds: list[list[f
 
 
 def test_figures_come_back_from_json_as_they_were() -> None:
-    given_ = Figures(INT8, (1.5, 2.25), (3.125,), ALL_SAME, Agreement(3, 4, 0.5, 2, 3), "a fault")
+    given_ = Figures(INT8, (1.5, 2.25), (3.125,), (2.5,), ALL_SAME, Agreement(3, 4, 0.5, 2, 3), "a fault")
     assert Figures.from_json(json.loads(json.dumps(given_.to_json()))) == given_
 
 
