@@ -7,9 +7,10 @@ class BundleError(ValueError):
     `code` is one of bundle-missing, bundle-json, bundle-path, bundle-file-missing, bundle-digest, bundle-runtime,
     bundle-input, bundle-label-count, bundle-golden, model-load, model-output, model-setup (a word of the setup that is
     not known), model-device (the accelerator is not there or does not take the model), model-run (every way of running
-    it has failed), quantise-missing, quantise-pictures, quantise-model, or one of those with which a model of others is
-    not imported: import-file, import-weights, import-operators, import-load, import-labels, import-inputs,
-    import-outputs, import-shape, import-batch, import-channels, import-size, import-type, import-scale,
+    it has failed). Of a model that is to be quantised: quantise-missing, quantise-pictures, quantise-model,
+    quantise-check, quantise-differs, and calibration-few, -flat, -alike, -range and -labels for pictures that cannot be
+    calibrated with. Of a model of others: import-file, import-weights, import-operators, import-load, import-labels,
+    import-inputs, import-outputs, import-shape, import-batch, import-channels, import-size, import-type, import-scale,
     import-not-classifier, import-label-count, import-output, import-differs. `hint` is the cure.
     """
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agent.cli import model_import
+from agent.cli import model_import, model_quantize
 from agent.cli.common import add_config, add_json, load_config, table
 from agent.config import Config
 from agent.core.lifecycle import CODES
@@ -21,6 +21,7 @@ from agent.store.models import Models, key_of
 
 TROUBLE = 1
 """Exit code: the model that was tried did not pass."""
+_WITHOUT_CONFIG: dict[str, Any] = {"import": model_import, "quantize": model_quantize}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,15 +46,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     update.add_argument("--name", metavar="NAME", help="the model's name (default: that of the model that answers)")
     update.add_argument("--release", type=int, metavar="N", help="its release (default: the highest)")
-    text = "make a bundle of somebody's classifier, and try it"
-    model_import.add_arguments(verbs.add_parser("import", help=text, description=text))
+    texts = {"import": "make a bundle of somebody's classifier, and try it", "quantize": "give a bundle an INT8 model"}
+    for name, module in _WITHOUT_CONFIG.items():
+        module.add_arguments(verbs.add_parser(name, help=texts[name], description=texts[name]))
     parser.epilog = "Every verb takes --json and -c FILE; see `shelfwire-agent model VERB --help`."
 
 
 def run(options: argparse.Namespace) -> int:
     """Do what the verb says; gives the exit code."""
-    if options.verb == "import":
-        return model_import.run(options)
+    if options.verb in _WITHOUT_CONFIG:
+        return int(_WITHOUT_CONFIG[options.verb].run(options))
     config = load_config(options)
     models = Models(config.device.state_dir / "models", config.update.keep_free)
     verbs = {"list": _list, "test": _test, "rollback": _rollback, "pin": _pin, "unpin": _pin, "update": _update}

@@ -19,6 +19,8 @@ class Net:
     softmax: bool = True
     opset: int = 17
     channels: int = 16
+    loud: bool = False
+    """One channel is a thousand times louder than the others and says nothing: bytes cannot hold both."""
 
 
 def weights(net: Net) -> dict[str, np.ndarray]:
@@ -27,10 +29,13 @@ def weights(net: Net) -> dict[str, np.ndarray]:
     first = rng.normal(0, 0.05, (net.channels, 3, 3, 3)).astype(np.float32)
     for channel in range(net.channels):
         first[channel, channel % 3] += 0.3
-    head = np.zeros((3, net.channels), np.float32)
+    head = rng.normal(0, 0.05, (3, net.channels)).astype(np.float32)
     for channel in range(net.channels):
-        head[channel % 3, channel] = 1.5
-    return {"first": first, "head": head + rng.normal(0, 0.05, head.shape).astype(np.float32)}
+        head[channel % 3, channel] += 1.5
+    if net.loud:
+        first[-1] *= 1000
+        head[:, -1] = 0
+    return {"first": first, "head": head}
 
 
 def content(net: Net = Net()) -> bytes:
@@ -71,11 +76,11 @@ def content(net: Net = Net()) -> bytes:
 
 
 def pictures(count: int, seed: int = 0) -> list[tuple[np.ndarray, str]]:
-    """Noisy pictures in which one colour prevails, with its label."""
+    """Noisy pictures of patches in which one colour prevails, with its label."""
     rng = np.random.default_rng(seed)
     made = []
     for number in range(count):
-        picture = rng.integers(20, 120, (48, 64, 3))
+        picture = rng.integers(0, 40, (48, 64, 3)) + np.kron(rng.integers(0, 80, (3, 4, 3)), np.ones((16, 16, 1), int))
         picture[..., number % 3] += rng.integers(30, 120)
         made.append((picture.astype(np.uint8), LABELS[number % 3]))
     return made
