@@ -204,20 +204,42 @@ def _wanted(outputs: object, *, binary: bool) -> Wanted:
 
 def _pictures(given: Mapping[str, Any], rest: bytes) -> "Sequence[JpegOrPng | RawPicture]":
     name, kind, shape = given.get("name"), given.get("datatype"), _shape(given.get("shape"))
-    parameters = _parameters(given)
-    size_bytes = parameters.get("binary_data_size")
-    if size_bytes is None and rest:
-        raise _wrong("binary data follows the JSON, but no input has binary_data_size", "say which it belongs to")
-    if size_bytes is not None:
-        if not isinstance(size_bytes, int) or isinstance(size_bytes, bool) or size_bytes != len(rest):
-            raise _wrong(f"binary_data_size is not {len(rest)}, which follows the JSON", "send the true size")
-        if "data" in given:
-            raise _wrong("the input has data and binary data", "send one of them")
+    binary, sizes = _binary(given, rest)
     if name == IMAGE:
-        return _files(kind, shape, given.get("data"), None if size_bytes is None else rest)
+        return _files(kind, shape, given.get("data"), binary, sizes)
     if name == PIXELS:
-        return _raw_pictures(given, kind, shape, None if size_bytes is None else rest)
+        return _raw_pictures(given, kind, shape, binary)
     raise _wrong(f"there is no such input; they are {IMAGE} and {PIXELS}", "correct the name")
+
+
+def _binary(given: Mapping[str, Any], rest: bytes) -> tuple[bytes | None, Sequence[int] | None]:
+    """Give the input's binary data, None when it has none, and the sizes of its files where these are told in the JSON.
+
+    Beside the protocol's number OpenVINO Model Server's clients write no size, for the one input that there is, or the
+    size of each file in a text, "370,480", and then the files without their lengths before them.
+    """
+    said = _parameters(given).get("binary_data_size")
+    if said is None and not rest:
+        return None, None
+    if "data" in given:
+        raise _wrong("the input has data and binary data", "send one of them")
+    if said is None:
+        return rest, (len(rest),)
+    if isinstance(said, str):
+        sizes = _sizes(said)
+        told, known = sum(sizes), sizes
+    else:
+        told, known = said, None
+    if not isinstance(told, int) or isinstance(told, bool) or told != len(rest):
+        raise _wrong(f"binary_data_size is not {len(rest)}, which follows the JSON", "send the true size")
+    return rest, known
+
+
+def _sizes(text: str) -> Sequence[int]:
+    parts = text.split(",")
+    if len(parts) > MOST_PICTURES or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise _wrong("binary_data_size is neither a number nor a list of numbers", "send the true size")
+    return [int(part) for part in parts]
 
 
 def _shape(value: object) -> tuple[int, ...]:
@@ -233,13 +255,16 @@ def _shape(value: object) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _files(kind: object, shape: tuple[int, ...], data: object, binary: bytes | None) -> list[JpegOrPng]:
+def _files(
+    kind: object, shape: tuple[int, ...], data: object, binary: bytes | None, sizes: Sequence[int] | None
+) -> list[JpegOrPng]:
     if kind != "BYTES":
         raise _wrong(f"{IMAGE} has the datatype BYTES", "correct the datatype")
     if len(shape) > 2 or shape[1:] not in ((), (1,)):
         raise _wrong(f"{IMAGE} has the shape [n, 1] or [n]", "correct the shape")
     if binary is not None:
-        return [JpegOrPng(content) for content in _elements(binary, shape[0])]
+        elements = _elements(binary, shape[0]) if sizes is None else _cut(binary, sizes, shape[0])
+        return [JpegOrPng(content) for content in elements]
     texts = list(_flat(data, shape[0]))
     return [JpegOrPng(_from_base64(text)) for text in texts]
 
@@ -258,6 +283,16 @@ def _elements(binary: bytes, count: int) -> Iterator[bytes]:
         at += length
     if at != len(binary):
         raise _wrong(f"{len(binary) - at} bytes follow the last element", "correct the shape or the data")
+
+
+def _cut(binary: bytes, sizes: Sequence[int], count: int) -> Iterator[bytes]:
+    """Give files that follow each other without anything between."""
+    if len(sizes) != count:
+        raise _wrong(f"the shape says {count} files, there are {len(sizes)}", "correct the shape or binary_data_size")
+    at = 0
+    for size in sizes:
+        yield binary[at : at + size]
+        at += size
 
 
 def _from_base64(text: object) -> bytes:

@@ -68,6 +68,39 @@ def test_a_picture_comes_in_binary_in_base64_or_as_the_whole_body() -> None:
         assert picture.decode()[0, 0].tolist() == [10, 20, 30]
 
 
+def test_files_come_as_clients_of_openvino_model_server_send_them() -> None:
+    """Without a size where there is one input, or with each file's size in a text and no lengths between them."""
+    head = {"name": "image", "datatype": "BYTES", "shape": [1]}
+    one = read_document({"inputs": [head]}, PNG)
+    listed = {**head, "shape": [2], "parameters": {"binary_data_size": f"{len(PNG)},{len(PNG)}"}}
+    two = read_document({"inputs": [listed]}, PNG + PNG)
+    single = {**head, "parameters": {"binary_data_size": str(len(PNG))}}
+    for asked, count in ((one, 1), (two, 2), (read_document({"inputs": [single]}, PNG), 1)):
+        assert [picture.decode().shape for picture in asked.pictures] == [(4, 6, 3)] * count
+
+
+@pytest.mark.parametrize("sizes", ["", "1,2", f"{len(PNG)},0", f"-1,{len(PNG) + 1}", f"{len(PNG)},", "9" * 5000, "²"])
+def test_sizes_of_files_that_do_not_add_up_are_refused(sizes: str) -> None:
+    with refused("inference-request"):
+        read_document(
+            {
+                "inputs": [
+                    {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": sizes}}
+                ]
+            },
+            PNG,
+        )
+
+
+def test_pixels_may_come_without_a_size() -> None:
+    given = np.zeros((1, 4, 5, 3), np.uint8)
+    head = {"name": "pixels", "datatype": "UINT8", "shape": [1, 4, 5, 3]}
+    (picture,) = read_document({"inputs": [head]}, given.tobytes()).pictures
+    assert picture.decode().shape == (4, 5, 3)
+    with refused("inference-request"):
+        read_document({"inputs": [head]}, given.tobytes()[:-1])
+
+
 def test_several_pictures_stay_in_their_order() -> None:
     contents = [cv2.imencode(".png", np.full((2, 2, 3), n, np.uint8))[1].tobytes() for n in range(16)]
     asked = request(binary=b"".join(element(content) for content in contents), shape=[16, 1])
@@ -170,7 +203,7 @@ def test_elements_that_do_not_add_up_are_refused(binary: bytes) -> None:
         request(binary=binary)
 
 
-@pytest.mark.parametrize("size", [0, 1, -1, HUGE, "5", 5.0, True, None, len(element(PNG)) + 1])
+@pytest.mark.parametrize("size", [0, 1, -1, HUGE, "5", 5.0, True, len(element(PNG)) + 1])
 def test_a_binary_size_that_lies_is_refused(size: Any) -> None:
     with refused("inference-request"):
         request(binary=element(PNG), parameters={"binary_data_size": size})

@@ -97,6 +97,20 @@ def test_it_classifies_as_the_model_does_however_the_picture_comes(
     assert np.array_equal(client.infer("produce", [given]).as_numpy("scores"), as_json)
 
 
+def test_it_takes_files_as_the_samples_of_openvino_model_server_send_them(
+    device: Running, expected: dict[Path, np.ndarray]
+) -> None:
+    files = [path.read_bytes() for path in GOLDEN[:2]]
+    entry = {"name": "image", "shape": [2], "datatype": "BYTES"}
+    entry["parameters"] = {"binary_data_size": ",".join(str(len(file)) for file in files)}
+    head = json.dumps({"inputs": [entry]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    url = f"{device.url}/v2/models/produce/infer"
+    output = requests.post(url, head + b"".join(files), headers=headers, timeout=60).json()["outputs"][0]
+    scores = np.reshape(output["data"], output["shape"])
+    assert np.allclose(scores, [expected[path] for path in GOLDEN[:2]], atol=1e-3)
+
+
 @pytest.mark.parametrize("packing", ["gzip", "deflate"])
 def test_it_gives_the_best_labels_as_triton_does_packed_both_ways(
     client: triton.InferenceServerClient, expected: dict[Path, np.ndarray], packing: str
