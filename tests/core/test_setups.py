@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.setups import (
@@ -142,10 +142,16 @@ def test_two_cannot_both_be_the_faster(one: list[float], other: list[float]) -> 
     assert not (is_faster(a, b) and is_faster(b, a))
 
 
-@given(st.lists(st.lists(st.floats(1, 1000), min_size=4, max_size=4), min_size=1, max_size=8), st.data())
-def test_whatever_is_measured_no_setup_with_a_fault_is_taken(rounds: list[list[float]], data: st.DataObject) -> None:
+FPS = st.floats(1, 1000)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(FPS, FPS, FPS, FPS, st.sampled_from(["", "wrong"])), min_size=1, max_size=8))
+def test_whatever_is_measured_no_setup_with_a_fault_is_taken(
+    drawn: list[tuple[float, float, float, float, str]],
+) -> None:
     setups = candidates(Possible(BOTH, 4, 2), Setup())
-    measured = [figures(s, *r, trouble=data.draw(st.sampled_from(["", "wrong"]))) for s, r in zip(setups, rounds)]  # noqa: B905
+    measured = [figures(setup, *rounds, trouble=fault) for setup, (*rounds, fault) in zip(setups, drawn, strict=False)]
     decision = decide(measured)
     good = {each.setup for each in measured if not each.trouble}
     assert (decision is None) == (not good)
