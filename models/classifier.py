@@ -90,7 +90,7 @@ class Worker:
                 return self._request.run()
             except EngineFault as fault:
                 if self._opened is None:
-                    raise BundleError("model-run", f"the model failed: {fault}", "look at the accelerator") from None
+                    raise _failed(self._engine, fault) from None
                 self._use(self._opened.after(self._engine, fault))
                 self._preparer.fill(bgr)
 
@@ -142,14 +142,15 @@ class Classifier:
         cache_dir: Path | None = None,
         *,
         strict: bool = False,
+        noted: tuple[Note, ...] = (),
     ) -> "Classifier":
         """Open a bundle as `setup` says, or with the runtime of that name; what is left open is chosen.
 
         `workers` threads will classify at once. Compiled models are kept in `cache_dir`. What cannot be had as asked
         falls back to the CPU, from INT8 to FP32, then to the other runtime, and `notes` tells it; golden inputs are
-        answered before anything but FP32 on the CPU is taken. With `strict` nothing falls back. Raises BundleError:
-        what Bundle.load raises, bundle-runtime, bundle-input, bundle-label-count, model-setup, model-load; with
-        `strict` also model-device and bundle-golden.
+        answered before anything but FP32 on the CPU is taken. With `strict` nothing falls back; `noted` is what the
+        caller has to say of the setup. Raises BundleError: what Bundle.load raises, bundle-runtime, bundle-input,
+        bundle-label-count, model-setup, model-load; with `strict` also model-device and bundle-golden.
         """
         if workers < 1:
             raise ValueError("workers is at least 1")
@@ -159,7 +160,7 @@ class Classifier:
         if strict and planned.notes:
             raise BundleError("model-device", planned.notes[0].message, planned.notes[0].hint)
         opened = cls(checked, planned.tries[:1] if strict else planned.tries, workers, cache_dir)
-        opened._notes = (*planned.notes, *opened._notes)
+        opened._notes = (*noted, *planned.notes, *opened._notes)
         return opened
 
     @property
@@ -183,8 +184,7 @@ class Classifier:
             if self._closed:
                 raise RuntimeError("the classifier is closed")
             if self._engine is failed:
-                error = BundleError("model-run", f"{failed.setup.device.upper()} failed: {fault}", "look at its driver")
-                self._engine = self._open_next((failed.setup, error))
+                self._engine = self._open_next((failed.setup, _failed(failed, fault)))
                 failed.close()
             return self._engine
 
@@ -265,8 +265,15 @@ def _check_outputs(engine: Engine, labels: tuple[str, ...]) -> None:
         )
 
 
+def _failed(engine: Engine, fault: EngineFault) -> BundleError:
+    kind = engine.setup.device.upper()
+    on_cpu = "try another version of the runtime, and send a support-bundle"
+    hint = on_cpu if kind == "CPU" else f"look at the {kind} and its driver; after a restart it is tried again"
+    return BundleError("model-run", f"it failed while it ran: {fault}", hint)
+
+
 def _fell_back(asked: Setup, error: BundleError, used: Setup) -> Note:
     """Say that one way did not work, and which one is taken."""
     code = {"model-device": "device-missing", "model-run": "run-failed", "model-load": "runtime-failed"}
-    text = f"not {asked.runtime} on {asked.device} in {asked.precision.upper()}: {error}; now {used}"
+    text = f"{used.brief} runs the model, not {asked.brief}: {error}"
     return Note(code.get(error.code, "answers-wrong"), text, error.hint)

@@ -12,6 +12,7 @@ from agent.core.decide import UNKNOWN
 from agent.drafts import Policy
 from agent.errors import Broken, Rejected
 from agent.store.models import Models, key_of
+from agent.store.opening import carefully
 from agent.store.settings import SettingsFiles
 from models import Bundle, BundleError, Classifier, resolve
 from models.setup import Note, Setup
@@ -55,8 +56,10 @@ class Noted:
 
 def open_classifier(config: Config, workers: int, setup: Setup, bundle: Bundle, *, proven: bool = False) -> Classifier:
     """Open a bundle, and check that it answers as it should. Raises `Broken` with its code."""
+    state_dir = config.device.state_dir
     try:
-        classifier = Classifier.open(bundle, setup, workers, choosing.cache_of(config.device.state_dir))
+        with carefully(state_dir, setup) as (able, noted):
+            classifier = Classifier.open(bundle, able, workers, choosing.cache_of(state_dir), noted=noted)
         if not proven:
             classifier.check_golden()
     except BundleError as error:

@@ -1,5 +1,6 @@
 """The function itself: a picture and what is known about it in, a verdict out. It knows no platform."""
 
+import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from models.picture import decode_picture, picture_size
 from models.runtimes import cores
 from wire import bounds
 from wire.records import Label, LateMode, ModelName, Moment, Name, Part, Run, Score, Seq, Verdict
+
+log = logging.getLogger(__name__)
 
 MOST_PICTURE_BYTES = 4 * 1024 * 1024
 """Base64 of this fits into the 6 MB that AWS Lambda takes in one call."""
@@ -64,6 +67,8 @@ class Model:
         """
         folder = resolve(environment.get("SHELFWIRE_BUNDLE") or "produce")
         classifier = Classifier.open(folder, environment.get("SHELFWIRE_RUNTIME") or "onnxruntime", workers=cores())
+        for note in classifier.notes:
+            log.warning("%s [%s]; cure: %s", note.message, note.code, note.hint)
         too_long = next((label for label in classifier.labels if len(label) > LONGEST_LABEL), None)
         if too_long is not None:
             classifier.close()

@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import signal
+import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -48,6 +49,8 @@ def main() -> None:
             raise SystemExit(
                 f"the bundle has labels of more than {LONGEST_LABEL} characters; pack it with shorter ones"
             )
+        for note in classifier.notes:
+            sys.stderr.write(f"warning: {note.message} [{note.code}]; cure: {note.hint}\n")
         worker = classifier.worker()
         worker.classify(np.zeros((64, 64, 3), np.uint8))
         _limit_memory()

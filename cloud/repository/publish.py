@@ -18,6 +18,7 @@ from cloud.repository.folder import Current, Published, RepositoryFolder, enough
 from models.bundle import MANIFEST, Bundle, BundleFile, parse_manifest
 from models.classifier import Classifier
 from models.errors import BundleError, PictureError
+from models.setup import Setup
 from wire.repository import BLOBS, MOST_BLOB_BYTES, MOST_MANIFEST_BYTES, TARGETS, bundle_target
 
 HIGHEST: Final = "x-shelfwire-highest-release"
@@ -92,8 +93,9 @@ def gates(folder: Path) -> Bundle:
     try:
         bundle = Bundle.load(folder)
         _check_sizes(bundle)
-        with Classifier.open(bundle) as classifier:
-            classifier.check_golden()
+        for precision in bundle.manifest.models:
+            with Classifier.open(bundle, Setup.from_json({"precision": precision}), strict=True) as classifier:
+                classifier.check_golden()
     except (BundleError, PictureError) as error:
         raise Rejected(error.code, str(error), error.hint) from None
     return bundle

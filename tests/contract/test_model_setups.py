@@ -186,7 +186,7 @@ def test_an_accelerator_that_is_not_there_gives_way_to_the_cpu(tmp_path: Path, r
         (note,) = opened.notes
         assert (note.code, bool(note.hint)) == ("device-missing", True)
         assert device.upper() in note.message
-        assert "on cpu" in note.message
+        assert "(cpu, fp32) runs the model" in note.message
         assert opened.worker().classify(DULL).label == "greenish"
     with pytest.raises(BundleError) as refused:
         Classifier.open(made, setup(runtime, device=device), strict=True)
@@ -209,7 +209,7 @@ def test_a_model_that_one_runtime_cannot_load_is_run_by_the_other(tmp_path: Path
     with Classifier.open(bundle(tmp_path, Toy(strange=True)), "openvino") as opened:
         assert opened.runtime == "onnxruntime"
         assert [note.code for note in opened.notes] == ["runtime-failed"]
-        assert "openvino on cpu" in opened.notes[0].message
+        assert "onnxruntime (cpu, fp32) runs the model, not openvino" in opened.notes[0].message
         assert opened.worker().classify(DULL).label == "greenish"
 
 
