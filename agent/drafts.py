@@ -157,6 +157,5 @@ class Drafts:
 
     def own_answer(self, answer: Answer, seen: str) -> dict[str, Any]:
         """Put together what a copy says of the device's own answer; `seen` is this frame's label alone."""
-        return records.own_answer(
-            seen=seen, labels=answer.top, model=dict(self._policy.model), runtime=self._policy.runtime
-        )
+        runtime = answer.runtime or self._policy.runtime
+        return records.own_answer(seen=seen, labels=answer.top, model=dict(self._policy.model), runtime=runtime)

@@ -142,7 +142,7 @@ def _manifest(
         version=story.version,
         release=story.release,
         minimum_agent="0.1.0",
-        limits=Limits(runtimes=runtimes),
+        limits=Limits(runtimes=runtimes, devices=("cpu", "gpu", "npu")),
         input=spec,
         output=output,
         labels=labels.names,

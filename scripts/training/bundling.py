@@ -75,7 +75,9 @@ def bundle_of(parts: Parts, folder: Path, story: Story) -> Bundle:
         version=f"1.0.{parts.release}",
         release=parts.release,
         minimum_agent="0.1.0",
-        limits=Limits(runtimes=("openvino", "onnxruntime"), devices=("cpu",), memory_bytes=200 * 1024 * 1024),
+        limits=Limits(
+            runtimes=("openvino", "onnxruntime"), devices=("cpu", "gpu", "npu"), memory_bytes=200 * 1024 * 1024
+        ),
         input=Input(width=parts.size_px, height=parts.size_px),
         labels=parts.labels,
         threshold=story.threshold,

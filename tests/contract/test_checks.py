@@ -228,6 +228,13 @@ def test_pictures_that_are_bad(shop: Shop) -> None:
         assert judge(config.camera[0], [night], shop.state / "none", dark_hours=True) == []
 
 
+def test_what_the_model_runs_without_is_told_once(shop: Shop) -> None:
+    notes = [{"code": code, "message": code, "hint": "cure"} for code in ("runtime-failed", "device-missing")]
+    shop.put(vision=json.dumps({**json.loads(report()), "runtime": "onnxruntime", "notes": notes}))
+    found = [code for code in bad(model.check(shop.context())) if code in ("MOD-5", "MOD-8")]
+    assert found == ["MOD-5", "MOD-8"]
+
+
 def test_the_model_in_force_is_that_of_the_last_update(shop: Shop, tmp_path: Path) -> None:
     bundle = toy(tmp_path, 2)
     running = {"name": "toy", "version": "2", "digest": bundle.ref.digest}

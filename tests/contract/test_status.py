@@ -117,6 +117,16 @@ def sender(shop: Shop) -> Iterator[Sender]:
     made.close()
 
 
+def test_a_fallback_of_the_model_is_told_with_its_cure(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    note = {"code": "device-missing", "message": "no GPU here", "hint": "set device to cpu"}
+    shop.put(vision=json.dumps({**json.loads(report()), "setup": "openvino (cpu, fp32)", "notes": [note]}))
+    assert "model-fallback" in codes(shop.read(capsys))
+    screen = " ".join(shop.see(capsys)[1].split())
+    assert "on openvino (cpu, fp32)" in screen
+    assert "asked for: no GPU here" in screen
+    assert "cure: set device to cpu" in screen
+
+
 def codes(status: dict[str, Any]) -> list[str]:
     return [warning["code"] for warning in status["warnings"] if warning["code"] != "clock-unsure"]
 

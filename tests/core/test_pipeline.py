@@ -35,7 +35,9 @@ RULES = (Rule("bananas", "Banana", 0.5, dwell_s=1.0),)
 
 
 class Worker:
-    """Answers from a list; an exception in it is raised."""
+    """Answers from a list; an exception in it is raised. `runtime` does the arithmetic, "" as the policy says."""
+
+    runtime = ""
 
     def __init__(self, answers: Sequence[tuple[str, float] | Exception]) -> None:
         self.answers = list(answers)
@@ -45,7 +47,7 @@ class Worker:
         if isinstance(answer, Exception):
             raise answer
         label, score = answer
-        return Answer(((label, score), ("Lemon", 0.01)), label, score, True, 2.0, 0.5)
+        return Answer(((label, score), ("Lemon", 0.01)), label, score, True, 2.0, 0.5, self.runtime)
 
 
 class Recorder:
@@ -183,6 +185,17 @@ def test_a_frame_becomes_a_result_that_the_wire_accepts() -> None:
     assert bench.recorder.counts == {"frames:captured": 1, "frames:classified": 1}
     assert bench.pictures.shown == [1]
     assert bench.metered == [("shelf", pytest.approx(10))]
+
+
+def test_a_record_names_the_runtime_that_did_the_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failure it is another one than the model was opened with."""
+    bench = Bench(threshold=0.5, copies=review.Terms(0.6, 0.0, 60, 0.0))
+    bench.feed(("Banana", 0.55))
+    monkeypatch.setattr(Worker, "runtime", "onnxruntime")
+    bench.feed(("Banana", 0.55))
+    bench.spill()
+    for kind in ("result", "frame"):
+        assert [body["runtime"] for body in bench.bodies(kind)] == ["openvino", "onnxruntime"]
 
 
 def test_an_alert_goes_first_with_its_picture_and_its_state_in_the_same_transaction() -> None:
