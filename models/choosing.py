@@ -8,7 +8,7 @@ from models.bundle import RUNTIMES, Manifest
 from models.errors import BundleError
 from models.setup import Device, Note, Precision, Runtime, Setup
 
-FALLS_BACK: Final = frozenset({"model-load", "model-device", "bundle-golden", "model-output"})
+FALLS_BACK: Final = frozenset({"model-load", "model-device", "model-run", "bundle-golden", "model-output"})
 """Codes after which the next way is tried. What is wrong with the bundle itself is wrong in every way."""
 
 Installed = Callable[[str], bool]

@@ -185,7 +185,6 @@ class Classifier:
                 raise RuntimeError("the classifier is closed")
             if self._engine is failed:
                 self._engine = self._open_next((failed.setup, _failed(failed, fault)))
-                failed.close()
             return self._engine
 
     def _open_next(self, failed: tuple[Setup, BundleError] | None) -> Engine:

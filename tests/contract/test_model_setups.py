@@ -54,15 +54,18 @@ def golden(folder: Path, picture: np.ndarray, **wanted: dict[str, float]) -> Gol
     return Golden(inputs=(GoldenInput(path="golden.png", **wanted),))
 
 
-def with_golden(folder: Path, toy: Toy, **wanted: dict[str, float]) -> Bundle:
+def with_golden(folder: Path, toy: Toy, picture: np.ndarray = DULL, **wanted: dict[str, float]) -> Bundle:
     """The toy in both precisions with a golden input."""
     made = both(folder, toy)
-    inputs = golden(folder, DULL, **wanted)
+    inputs = golden(folder, picture, **wanted)
     files = (*made.manifest.files, pack.describe(folder, "golden.png", "golden"))
     return pack.write(folder, made.manifest.model_copy(update={"files": files, "golden": inputs}))
 
 
-RIGHT = dict(zip(LABELS, (round(float(score), 6) for score in scores(DULL, BYTES)), strict=True))
+RIGHT, BLUE_RIGHT = (
+    dict(zip(LABELS, (round(float(score), 6) for score in scores(picture, BYTES)), strict=True))
+    for picture in (DULL, BLUE)
+)
 WRONG = dict(zip(LABELS, (0.9, 0.05, 0.05), strict=True))
 
 
@@ -240,6 +243,13 @@ def test_an_int8_model_that_answers_wrong_gives_way_to_fp32(tmp_path: Path, runt
     with pytest.raises(BundleError) as refused:
         Classifier.open(made, setup(runtime, precision="int8"), strict=True)
     assert refused.value.code == "bundle-golden"
+
+
+def test_a_model_that_loads_and_does_not_run_is_run_by_the_other_runtime(tmp_path: Path) -> None:
+    made = with_golden(tmp_path, Toy(brittle=True), picture=BLUE, expected=BLUE_RIGHT)
+    with Classifier.open(made, setup("onnxruntime", precision="int8")) as opened:
+        assert (opened.runtime, opened.setup.precision) == ("openvino", "int8")
+        assert [note.code for note in opened.notes] == ["run-failed"]
 
 
 def test_a_precision_that_the_bundle_lacks_is_said(tmp_path: Path) -> None:
