@@ -19,12 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import models  # isort: skip - first: it keeps the runtimes from sending usage events
+
 import cv2
 import numpy as np
 import onnxruntime as ort
 import openvino as ov
 
-import models
 from agent.bench.measure import throughput
 from agent.bench.rig import Rig
 from agent.host.clock import SystemClock
