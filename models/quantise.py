@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -67,12 +67,12 @@ def need_packages() -> None:
         )
 
 
-def simplified(model: bytes) -> "onnx.ModelProto":
+def simplified(model: bytes, keep: Sequence[str] = ()) -> "onnx.ModelProto":
     """Give `model` as a graph whose weights are plain constants and whose normalisations are folded into convolutions.
 
     Quantisation looks at the constant beside a convolution: weights that are computed when the model is loaded, as
     half floats that are widened, would stay as they are. ONNX Runtime's basic optimisations do this and stay within
-    standard operators. Raises BundleError quantise-model.
+    standard operators. `keep` names optimisations of it that are not wanted. Raises BundleError quantise-model.
     """
     import onnx
     import onnxruntime as ort
@@ -85,7 +85,9 @@ def simplified(model: bytes) -> "onnx.ModelProto":
         path = Path(folder) / "simple.onnx"
         options.optimized_model_filepath = str(path)
         try:
-            ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            ort.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(keep) or None
+            )
             simple = onnx.load(str(path))
         except Exception as broken:  # noqa: BLE001  # the library's errors have no public common base
             reason = str(broken).strip().splitlines()[0][:300]

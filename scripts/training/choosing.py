@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from training import learn, views
-from training.network import ShelfNet
+from training.network import Network
 
 WANTED_PRECISION = 0.90
 LEAST_ACCEPTED = 20
@@ -59,7 +59,7 @@ def best_sharpness(scores: Floats, labels: Labels) -> float:
 
 
 @torch.no_grad()
-def settled(network: ShelfNet, pictures: Pictures, side_px: int, device: str = "cpu") -> ShelfNet:
+def settled(network: Network, pictures: Pictures, side_px: int, device: str = "cpu") -> Network:
     """A copy whose normalisations have met whole pictures of this side, as the device shows them, not only views."""
     other = copy.deepcopy(network)
     norms = [part for part in other.modules() if isinstance(part, nn.BatchNorm2d)]
@@ -72,14 +72,15 @@ def settled(network: ShelfNet, pictures: Pictures, side_px: int, device: str = "
 
 
 def best_side(
-    network: ShelfNet, taught: Pictures, val: Pictures, labels: Labels, sides_px: Sequence[int], device: str = "cpu"
-) -> tuple[ShelfNet, Tried, list[Tried]]:
+    network: Network, taught: Pictures, val: Pictures, labels: Labels, sides_px: Sequence[int], device: str = "cpu"
+) -> tuple[Network, Tried, list[Tried]]:
     """The side whose scores fit val best, with or without `settled`; a network sees best a bit above the side that it
     was trained with, because views enlarge what is in them (Touvron et al. 2019, Fixing the train-test resolution)."""
     tried: list[Tried] = []
-    kept: tuple[ShelfNet, Tried] | None = None
+    kept: tuple[Network, Tried] | None = None
+    has_norms = any(isinstance(part, nn.BatchNorm2d) for part in network.modules())
     for side_px in sides_px:
-        for settle in (False, True):
+        for settle in (False, True) if has_norms else (False,):
             candidate = settled(network, taught, side_px, device) if settle else network
             scores = logits(candidate, val, side_px, device)
             loss = log_loss(scores * best_sharpness(scores, labels), labels)
@@ -91,7 +92,7 @@ def best_side(
 
 
 @torch.no_grad()
-def sharpen(network: ShelfNet, factor: float) -> None:
+def sharpen(network: Network, factor: float) -> None:
     """Multiply the logits of `network` by `factor`, in its last layer."""
     network.head.weight.mul_(factor)
     network.head.bias.mul_(factor)

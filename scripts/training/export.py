@@ -9,8 +9,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from training.learn import MEAN_BGR, SCALE
-from training.network import Block, ConvNorm, ShelfNet
+from training.given_net import GivenNet
+from training.network import MEAN_BGR, SCALE, Block, ConvNorm, Network, ShelfNet
 
 OPSET = 17
 IR_VERSION = 9
@@ -54,8 +54,11 @@ class _Graph:
         return self.node("Relu", f"{name}.out", [self.node("Add", f"{name}.sum", [long, short])])
 
 
-def onnx_of(network: ShelfNet, size_px: int) -> bytes:
+def onnx_of(network: Network, size_px: int) -> bytes:
     """`network` as an ONNX file: bytes (N, size_px, size_px, 3) BGR in, probabilities (N, classes) out."""
+    if isinstance(network, GivenNet):
+        return network.onnx(size_px)
+    assert isinstance(network, ShelfNet)
     graph = _Graph()
     x = graph.node("Cast", "floats", ["picture"], to=TensorProto.FLOAT)
     x = graph.node("Sub", "centred", [x, graph.constant("mean", np.array(MEAN_BGR, np.float32))])

@@ -15,7 +15,7 @@ from training.choosing import Tried
 from training.export import onnx_of
 from training.learn import Learner
 from training.material import Material, Progress, Request
-from training.network import ShelfNet
+from training.network import Network
 from training.photos import Classes, DataSet
 
 SIDES_BEYOND_PX = (0, 32, 64)
@@ -29,7 +29,7 @@ CALIBRATION_SCENES = 60
 class Choice:
     """The network as it is exported, the side of its input, and what val was asked for that."""
 
-    network: ShelfNet
+    network: Network
     size_px: int
     tried: Sequence[Tried] = ()
     best: Tried | None = None
@@ -58,18 +58,18 @@ def finish(request: Request, material: Material, learner: Learner, progress: Pro
     return bundle
 
 
-def _choose(network: ShelfNet, size_px: int, material: Material) -> Choice:
+def _choose(network: Network, size_px: int, material: Material) -> Choice:
     """The side of the input that fits val best, and the factor after which scores mean what they say."""
     if material.data is None:
         return Choice(network, size_px)
-    sides = [size_px + more for more in SIDES_BEYOND_PX]
+    sides = [size_px + more for more in SIDES_BEYOND_PX if network.any_side or not more]
     labels = material.val_labels
     network, best, tried = choosing.best_side(network, material.lessons.photos, material.val, labels, sides)
     choosing.sharpen(network, choosing.best_sharpness(choosing.logits(network, material.val, best.side_px), labels))
     return Choice(network, best.side_px, tried, best)
 
 
-def _models(network: ShelfNet, size_px: int, material: Material) -> dict[str, bytes]:
+def _models(network: Network, size_px: int, material: Material) -> dict[str, bytes]:
     """FP32, and INT8 calibrated on photos and scenes that were learnt from, never on val."""
     whole = onnx_of(network, size_px)
     rng = np.random.default_rng(5)

@@ -22,15 +22,14 @@ from torch.nn import functional
 
 from training import views
 from training.errors import TrainError
-from training.network import LAST, WIDTHS, ShelfNet
+from training.network import MEAN_BGR, SCALE, Network, ShelfNet
 from training.teacher import STRIDES, Said, Teacher
-
-MEAN_BGR = (103.5, 116.3, 123.7)
-SCALE = 1 / 58.0
-"""A pixel's value enters the network as (value - mean) * SCALE; the same constants for every channel order."""
 
 TEMPERATURE = 2.0
 """By what the teacher's and the network's logits are divided before they are compared (Hinton et al. 2015)."""
+
+GIVEN_RATE = 0.1
+"""The rate of weights that came with a network, as a part of the rate of new ones: they know something already."""
 
 SMOOTHING = 0.1
 """How much of a hard label is spread over all classes."""
@@ -95,17 +94,25 @@ class _Batch:
 class Learner:
     """A network in training. `run` goes on from where it stands; `save` and `load` keep that."""
 
-    def __init__(self, lessons: Lessons, plan: Plan, teacher: Teacher | None) -> None:
+    def __init__(
+        self,
+        lessons: Lessons,
+        plan: Plan,
+        teacher: Teacher | None,
+        make: Callable[[int], Network] = ShelfNet,
+    ) -> None:
+        """`make` gives the network for a number of classes; the seed is set before."""
         torch.manual_seed(plan.seed)
         torch.set_flush_denormal(True)  # numbers next to zero cost many times as much on x86
         self._lessons = lessons
         self._plan = plan
         self._teacher = teacher
-        self.network = ShelfNet(lessons.classes).to(plan.device, memory_format=torch.channels_last)
+        self.network = make(lessons.classes).to(plan.device, memory_format=torch.channels_last)
         self.kept = copy.deepcopy(self.network).eval()
-        self._hints = _Hints(self._sample(), plan.device) if teacher is not None else None
+        self._hints = _Hints(self._sample(), self.network, plan.device) if teacher is not None else None
         trained: list[nn.Module] = [self.network, *([self._hints] if self._hints is not None else [])]
-        self._optimiser = torch.optim.AdamW(_groups(trained, plan.decay), lr=plan.rate, fused=True)
+        groups = _groups(trained, self.network.given(), plan.decay)
+        self._optimiser = torch.optim.AdamW(groups, lr=plan.rate, fused=True)
         self.progress = Progress()
         self.per_epoch = max(1, (len(lessons.photos) + lessons.scenes_per_epoch) // plan.batch)
 
@@ -195,7 +202,7 @@ class Learner:
             if self._hints is not None:
                 self._hints.load_state_dict(state["hints"])
             self._optimiser.load_state_dict(state["optimiser"])
-            torch.set_rng_state(state["torch"])
+            torch.set_rng_state(state["torch"].cpu())
             self.progress = Progress(*state["progress"])
         except (RuntimeError, KeyError, ValueError, EOFError, OSError) as broken:
             raise TrainError(
@@ -212,7 +219,7 @@ class Learner:
     def _step(self, batch: _Batch, done: float) -> dict[str, float]:
         plan = self._plan
         for group in self._optimiser.param_groups:
-            group["lr"] = plan.rate * _rate(done)
+            group["lr"] = plan.rate * _rate(done) * group.get("part", 1.0)
         said = self._teacher.ask(batch.pictures) if self._teacher is not None else None
         x = normalise(_resized(batch.pictures, side_of(plan, done), self.progress.step), plan.device)
         self.network.train()
@@ -307,15 +314,18 @@ class Learner:
 class _Hints(nn.Module):
     """How far the network's layers are from telling the teacher's: one linear map each, used in training only."""
 
-    def __init__(self, sample: Said, device: str) -> None:
+    def __init__(self, sample: Said, network: Network, device: str) -> None:
         super().__init__()
-        widths = dict(zip((4, 8, 16, 32), WIDTHS, strict=True))
-        self._strides = STRIDES[len(STRIDES) - len(sample.maps) :]
+        self._order = tuple(network.widths)
+        told = sample.maps if network.widths else ()  # a network that shows no maps learns from the vector alone
+        self._strides = STRIDES[len(STRIDES) - len(told) :]
         self.maps = nn.ModuleList(
-            nn.Conv2d(widths[stride], part.shape[1], 1) for stride, part in zip(self._strides, sample.maps, strict=True)
+            nn.Conv2d(network.widths[stride], part.shape[1], 1)
+            for stride, part in zip(self._strides, told, strict=True)
         )
-        self.vector = nn.Linear(LAST, sample.vector.shape[1]) if sample.vector is not None else None
-        for number, part in enumerate(sample.maps):
+        width = network.head.in_features
+        self.vector = nn.Linear(width, sample.vector.shape[1]) if sample.vector is not None else None
+        for number, part in enumerate(told):
             self._scale(f"map{number}", part, (0, 2, 3))
         if sample.vector is not None:
             self._scale("vector", sample.vector, (0,))
@@ -332,14 +342,14 @@ class _Hints(nn.Module):
 
     def forward(self, maps: list[Tensor], vector: Tensor, said: Said) -> Tensor:
         """The mean squared distance, each layer of the teacher scaled to a spread of one."""
-        losses = []
+        losses: list[Tensor] = []
         for number, (stride, change) in enumerate(zip(self._strides, self.maps, strict=True)):
-            mine = maps[(4, 8, 16, 32).index(stride)].float()
+            mine = maps[self._order.index(stride)].float()
             told = functional.adaptive_avg_pool2d(self._told(f"map{number}", said.maps[number]), mine.shape[2:])
             losses.append(functional.mse_loss(change(mine), told))
         if self.vector is not None and said.vector is not None:
             losses.append(functional.mse_loss(self.vector(vector.float()), self._told("vector", said.vector)))
-        return torch.stack(losses).mean()
+        return torch.stack(losses).mean() if losses else vector.new_zeros(())
 
 
 def normalise(pictures: Pictures, device: str = "cpu") -> Tensor:
@@ -352,7 +362,7 @@ def normalise(pictures: Pictures, device: str = "cpu") -> Tensor:
 def side_of(plan: Plan, done: float) -> int:
     """The side of the pictures in pixels at this share of the training."""
     part = next(part for until, part in plan.sides if done < until or until >= 1)
-    return max(32, round(plan.size_px * part / 32) * 32)
+    return plan.size_px if part == 1 else max(32, round(plan.size_px * part / 32) * 32)
 
 
 def _resized(pictures: Pictures, side_px: int, step: int) -> Pictures:
@@ -373,8 +383,15 @@ def _hint_weight(done: float) -> float:
     return 3.0 - 2.0 * min(1.0, done)
 
 
-def _groups(modules: list[nn.Module], decay: float) -> list[dict[str, object]]:
-    parameters = [p for module in modules for p in module.parameters()]
+def _groups(modules: list[nn.Module], given: list[nn.Parameter], decay: float) -> list[dict[str, object]]:
+    """New weights, then those that came with the network, each as matrices and as lists of numbers."""
+    slow = {id(p) for p in given}
+    new = [p for module in modules for p in module.parameters() if id(p) not in slow]
+    groups = _by_depth(new, decay)
+    return groups + ([{**group, "part": GIVEN_RATE} for group in _by_depth(given, decay)] if given else [])
+
+
+def _by_depth(parameters: list[nn.Parameter], decay: float) -> list[dict[str, object]]:
     flat = [p for p in parameters if p.ndim == 1]
     deep = [p for p in parameters if p.ndim > 1]
     return [{"params": deep, "weight_decay": decay}, {"params": flat, "weight_decay": 0.0}]

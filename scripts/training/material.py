@@ -10,6 +10,7 @@ import numpy as np
 from training import photos, scenes
 from training.learn import Lessons
 from training.photos import Classes, DataSet
+from training.start import Backbone
 
 Progress = Callable[[str], Callable[[int, int], None]]
 
@@ -34,12 +35,14 @@ class Request:
     precision: str
     threads: int = 0
     fresh: bool = False
+    backbone: Backbone | None = None
 
     @property
     def work_dir(self) -> Path:
         """Where this training keeps its state and its report: another request, another folder."""
         named = (self.data_dir, self.epochs, self.minutes, self.size_px, self.teacher, self.start, self.seed)
-        return self.cache_dir / f"training-{hashlib.sha256(repr(named).encode()).hexdigest()[:12]}"
+        given = repr(named if self.backbone is None else (*named, self.backbone))
+        return self.cache_dir / f"training-{hashlib.sha256(given.encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,17 @@
-"""The network that is trained: a residual network of plain 3x3 convolutions, which every runtime runs well in INT8."""
+"""What a network must have to be trained here, and the one that is trained from nothing.
+
+That is a residual network of plain 3x3 convolutions, which every runtime runs well in INT8.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+
+MEAN_BGR = (103.5, 116.3, 123.7)
+SCALE = 1 / 58.0
+"""A pixel's value enters a network as (value - mean) * SCALE; the same constants for every channel order."""
 
 STEM = 24
 WIDTHS = (32, 80, 160, 320)
@@ -10,6 +20,38 @@ DEPTHS = (1, 2, 3, 2)
 
 LAST = 640
 """Channels that are averaged over the picture and from which the answer is made."""
+
+
+class Network(nn.Module):
+    """Pictures (N, 3, H, W), BGR, (value - MEAN_BGR) * SCALE, to logits (N, classes).
+
+    This is all that the loop, the choices on val and the export know of a network.
+    """
+
+    head: nn.Linear
+    """From the vector of `features` to the logits."""
+    dropout: nn.Module
+    """What stands between the two while it learns."""
+
+    widths: ClassVar[Mapping[int, int]] = {}
+    """Channels of the maps that `features` gives, by their stride; none where the layers are not known."""
+
+    kind: str = "A network"
+    """What the card calls it."""
+    any_side: bool = True
+    """Whether it takes pictures of other sides than the one that it was opened with."""
+
+    def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The maps (N, channels, H / s, W / s) in the order of `widths`, and the vector (N, F) that `head` takes."""
+        raise NotImplementedError
+
+    def given(self) -> list[nn.Parameter]:
+        """The weights that came with it, which are changed more gently than new ones."""
+        return []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return self.head(self.dropout(self.features(x)[1]))
 
 
 class ConvNorm(nn.Module):
@@ -42,8 +84,11 @@ class Block(nn.Module):
         return torch.relu(self.second(torch.relu(self.first(x))) + short)
 
 
-class ShelfNet(nn.Module):
-    """Pictures (N, 3, H, W), BGR, about -2..2, to logits (N, classes); H and W are multiples of 32."""
+class ShelfNet(Network):
+    """The network that is trained from nothing; H and W are multiples of 32."""
+
+    widths: ClassVar = dict(zip((4, 8, 16, 32), WIDTHS, strict=True))
+    kind = "A residual network of 3x3 convolutions"
 
     def __init__(self, classes: int, dropout: float = 0.1) -> None:
         super().__init__()
@@ -64,14 +109,10 @@ class ShelfNet(nn.Module):
                 nn.init.zeros_(block.second.norm.weight)
 
     def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """What the stages give, (N, channels, H / s, W / s) for s of 4, 8, 16, 32, and the average (N, LAST)."""
+        """What the stages give, for strides of 4, 8, 16, 32, and the average (N, LAST)."""
         x = torch.relu(self.start(torch.relu(self.stem(x))))
         given = []
         for stage in self.stages:
             x = stage(x)
             given.append(x)
         return given, torch.relu(self.last(x)).mean(dim=(2, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
-        return self.head(self.dropout(self.features(x)[1]))

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from models import Bundle
-from training import choosing, finishing, learn
+from training import choosing, finishing, learn, start
 from training.learn import Learner, Plan
 from training.material import Material, Progress, Request, gather
 from training.teacher import Teacher
@@ -40,6 +40,8 @@ def _learner(request: Request, material: Material) -> Learner:
         device="cuda" if torch.cuda.is_available() else "cpu",
     )
     teacher = Teacher(request.teacher, material.lessons.classes) if request.teacher is not None else None
+    if request.backbone is not None:
+        return start.learner(material.lessons, plan, teacher, request.backbone)
     learner = Learner(material.lessons, plan, teacher)
     if request.start is not None:
         left = learner.start_from(request.start)

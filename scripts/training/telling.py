@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from models import Bundle, decode_picture
-from training import report, scenes
+from training import report, scenes, start
 from training.bundling import Measured, Story
 from training.choosing import Tried
 from training.learn import Learner
@@ -21,6 +21,13 @@ GROCERY = frozenset({"Golden-Delicious", "Brown-Cap-Mushroom", "Yoggi-Vanilla-Yo
 
 def story(request: Request, material: Material, learner: Learner) -> Story:
     """The words of the card, before anything is measured."""
+    told = _story(request, material, learner)
+    if request.backbone is not None:
+        told.licence = start.licence(request.backbone)
+    return told
+
+
+def _story(request: Request, material: Material, learner: Learner) -> Story:
     method = _method(request, material, learner)
     if material.data is None:
         limits = "Rendered scenes only; real photos were never shown to it."
@@ -35,9 +42,9 @@ def story(request: Request, material: Material, learner: Learner) -> Story:
 def _method(request: Request, material: Material, learner: Learner) -> str:
     parameters = sum(weights.numel() for weights in learner.kept.parameters()) / 1e6
     seen = learner.progress.step * learner.batch
-    start = "random weights" if request.start is None else f"the weights of {request.start.name}"
+    origin = start.origin(request.start, request.backbone)
     method = (
-        f"A residual network of 3x3 convolutions with {parameters:.1f} million parameters, trained from {start} with "
+        f"{learner.kept.kind} with {parameters:.1f} million parameters, trained from {origin} with "
         f"scripts/train: {seen / 1e3:.0f} thousand views (cut, turned, lit, blurred, covered, half of the batches "
         "mixed), averaged weights. INT8 by NNCF after the training, calibrated on 300 of the pictures learnt from."
     )
@@ -85,7 +92,7 @@ def training(
         "Learning": _length(learner),
         "Seed": str(request.seed),
         "Threads": f"{torch.get_num_threads()} on {learner.device}",
-        "Started from": "random weights" if request.start is None else request.start.name,
+        "Started from": start.shortly(request.start, request.backbone),
         "Teacher": "none" if request.teacher is None else request.teacher.name,
         "Pictures learnt at": f"{request.size_px} px, {learner.arithmetic}",
         "Input": f"{manifest.input.width} x {manifest.input.height} px",
