@@ -181,7 +181,10 @@ class Learner:
             raise TrainError("start-missing", f"{path} does not exist", "give a training's state.pt, or leave it away")
         try:
             kept: dict[str, Tensor] = torch.load(path, map_location=self._plan.device, weights_only=True)["kept"]
-        except (RuntimeError, KeyError, ValueError, EOFError, OSError, pickle.UnpicklingError) as broken:
+        except pickle.UnpicklingError as broken:
+            hint = "give a training's state.pt; what another file holds, a function of yours may load and return"
+            raise TrainError("start-unsafe", f"{path} holds more than weights, and could run code", hint) from broken
+        except (RuntimeError, KeyError, ValueError, TypeError, EOFError, OSError) as broken:
             raise TrainError(
                 "start-broken", f"{path} holds no weights of this network: {broken}", "give a training's state.pt"
             ) from broken

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
 
 from models import BundleError, onnx_file, quantise
@@ -91,7 +92,7 @@ def body_of(content: bytes, source: Path | str, headless: bool = False) -> Body:
     """The graph in `content` without its head; `headless`: it has none. Raises TrainError start-broken, start-shape."""
     try:
         simple = quantise.simplified(_recent(content), keep=KEPT_APART)
-    except BundleError as broken:
+    except (BundleError, DecodeError, onnx.version_converter.ConvertError) as broken:
         raise _broken(source, str(broken)) from None
     _as_constants(simple)
     entry = _entry(simple, source)
