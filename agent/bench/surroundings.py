@@ -11,13 +11,13 @@ from models.setup import Setup
 
 
 def possible(manifest: Manifest, workers: int) -> Possible:
-    """Find out what can run a bundle here. Loads OpenVINO, to ask it for accelerators."""
+    """Find out what can run a bundle here. Loads the runtimes, to ask them for accelerators."""
     spec = manifest.input
     as_it_is = spec.dtype == "uint8" and spec.layout == "nhwc" and spec.colour == "bgr"
     allowed = [name for name in RUNTIMES if name in manifest.limits.runtimes]
     runtimes: dict[str, Sequence[str]] = {name: _precisions(manifest, name) for name in allowed}
     here = {name: able for name, able in runtimes.items() if able and find_spec(name) is not None}
-    devices = _accelerators(manifest) if "openvino" in here else ()
+    devices = {name: _accelerators(manifest, name) for name in here}
     return Possible(here, workers, processor.cores(), arithmetic=not as_it_is, devices=devices)
 
 
@@ -26,14 +26,21 @@ def _precisions(manifest: Manifest, runtime: str) -> Sequence[str]:
     return [name for name, file in manifest.models.items() if runtime == "openvino" or not file.is_ir]
 
 
-def _accelerators(manifest: Manifest) -> Sequence[str]:
-    allowed = [kind for kind in manifest.limits.devices if kind != "cpu"]
-    if not allowed:
+def _accelerators(manifest: Manifest, runtime: str) -> Sequence[str]:
+    """The kinds that a runtime knows of. ONNX Runtime names what it was built for, whether that is here or not."""
+    kinds = [kind for kind in manifest.limits.devices if kind != "cpu"]
+    if not kinds:
         return ()
-    import openvino
+    if runtime == "openvino":
+        import openvino
 
-    names = [name.partition(".")[0].lower() for name in openvino.Core().available_devices]
-    return tuple(kind for kind in allowed if kind in names)
+        names = [name.partition(".")[0].lower() for name in openvino.Core().available_devices]
+        return [kind for kind in kinds if kind in names]
+    import onnxruntime
+
+    from models.runtimes.providers import wanted
+
+    return [kind for kind in kinds if wanted(kind, onnxruntime.get_available_providers(), kinds)]
 
 
 def key_of(bundle: Bundle, workers: int, asked: Setup) -> Key:

@@ -6,7 +6,7 @@ runtime is the faster one somewhere. So all that are possible are measured in tu
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from models.setup import Setup
@@ -34,7 +34,7 @@ class Possible:
     """What can run a bundle on this device.
 
     `runtimes` maps each runtime that is installed and allowed to the precisions of which it can read the model's file.
-    `devices` are the accelerators that are here and allowed, beside the CPU; OpenVINO alone uses them. `arithmetic`
+    `devices` are the accelerators, beside the CPU, that are allowed and that each runtime may find here. `arithmetic`
     says whether pictures need any before the model, which could be done in its graph or by this program.
     """
 
@@ -42,7 +42,7 @@ class Possible:
     workers: int
     cores: int
     arithmetic: bool = False
-    devices: Sequence[str] = ()
+    devices: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def candidates(possible: Possible, asked: Setup) -> tuple[Setup, ...]:
@@ -55,7 +55,7 @@ def candidates(possible: Possible, asked: Setup) -> tuple[Setup, ...]:
         Setup(runtime, device, precision, streams, preprocess)  # type: ignore[arg-type]  # words of its own table
         for runtime, precisions in possible.runtimes.items()
         for precision in precisions
-        for device in ("cpu", *(possible.devices if runtime == "openvino" else ()))
+        for device in ("cpu", *possible.devices.get(runtime, ()))
         for streams in _streams(possible, asked, device)
         for preprocess in (PLACES if possible.arithmetic else PLACES[:1])
     ]

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -352,3 +353,24 @@ try:
 except apsw.Error as error:
     sys.exit(error.result)
 """
+
+
+def test_it_says_how_the_model_runs_and_why_and_what_kept_it_from_being_measured() -> None:
+    tuning = {
+        "setup": "openvino on cpu, int8",
+        "reason": "INT8: 1.8 times",
+        "missing": "",
+        "measuring": False,
+        "trouble": "",
+    }
+
+    def shown(**changes: object) -> list[str]:
+        snapshot = SimpleNamespace(vision={"tuning": tuning | changes}, vision_runs=True)
+        ((name, lines),) = status_text._tuning(snapshot, None)  # type: ignore[arg-type]
+        assert name == "setup"
+        return lines
+
+    assert shown() == ["openvino on cpu, int8", "INT8: 1.8 times"]
+    waiting = shown(missing="nothing was measured yet", measuring=True)
+    assert waiting[1] == "nothing was measured yet, it is being measured now"
+    assert shown(trouble="it ended [bench-failed]")[2] == "NOT MEASURED: it ended [bench-failed]"

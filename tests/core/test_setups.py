@@ -59,7 +59,7 @@ def test_what_is_configured_is_not_tried_otherwise() -> None:
 
 
 def test_an_accelerator_is_tried_with_the_runtime_that_can_use_it() -> None:
-    found = candidates(Possible(BOTH, 2, 2, devices=("gpu",)), Setup())
+    found = candidates(Possible(BOTH, 2, 2, devices={"openvino": ["gpu"], "onnxruntime": []}), Setup())
     assert {(s.runtime, s.device) for s in found if s.device != "cpu"} == {("openvino", "gpu")}
 
 
