@@ -9,6 +9,7 @@ with 1, 2 and 4 times the frames that it can answer.
 import argparse
 import contextlib
 import json
+import os
 import sys
 import tempfile
 import time
@@ -104,11 +105,15 @@ class Place:
 @contextlib.contextmanager
 def _place(options: argparse.Namespace, config: Config | None, bundle: Bundle, workers: int) -> Iterator[Place]:
     why_not = _why_not(options, config, bundle, workers)
-    if config is not None and not why_not:
-        yield Place(config.device.state_dir, choosing.cache_of(config.device.state_dir), "")
-        return
+    kept_in = config.device.state_dir if config is not None and not why_not else None
     with tempfile.TemporaryDirectory(prefix="shelfwire-bench-") as folder:
-        yield Place(None, Path(folder), why_not)
+        mine = kept_in is not None and _is_own(kept_in)
+        yield Place(kept_in, choosing.cache_of(kept_in) if kept_in is not None and mine else Path(folder), why_not)
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether files made there belong to who runs vision: root must not leave any that vision cannot replace."""
+    return folder.is_dir() and folder.stat().st_uid == os.geteuid()
 
 
 def _why_not(options: argparse.Namespace, config: Config | None, bundle: Bundle, workers: int) -> str:
