@@ -85,7 +85,11 @@ def open_engine(setup: Setup, model: Model, workers: int, cache_dir: Path | None
 
     Raises BundleError: model-load, bundle-input, model-device when the accelerator is not there or cannot run it.
     """
-    adapter = import_module(f"models.runtimes.{setup.runtime}")
+    try:
+        adapter = import_module(f"models.runtimes.{setup.runtime}")
+    except (ImportError, OSError) as broken:  # a wheel for another system, a library that it needs
+        text = f"{setup.runtime} is installed, but cannot be loaded: {broken}"
+        raise BundleError("model-load", text, f"pip install --force-reinstall {setup.runtime}") from None
     return cast(Engine, adapter.open_engine(setup, model, workers, cache_dir))
 
 

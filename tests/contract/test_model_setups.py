@@ -1,5 +1,8 @@
 """However a model is run, its answers are the same; and where it cannot be run as asked, that is said."""
 
+import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -214,6 +217,26 @@ def test_a_model_that_one_runtime_cannot_load_is_run_by_the_other(tmp_path: Path
         assert [note.code for note in opened.notes] == ["runtime-failed"]
         assert "onnxruntime (cpu, fp32) runs the model, not openvino" in opened.notes[0].message
         assert opened.worker().classify(DULL).label == "greenish"
+
+
+OPENS = """
+import sys
+from models import Classifier
+with Classifier.open(sys.argv[1]) as opened:
+    print(opened.runtime, [note.code for note in opened.notes])
+"""
+
+
+def test_a_runtime_that_is_installed_and_cannot_be_loaded_gives_way(tmp_path: Path) -> None:
+    made = bundle(tmp_path / "toy").folder
+    (tmp_path / "broken" / "openvino").mkdir(parents=True)
+    (tmp_path / "broken" / "openvino" / "__init__.py").write_text("raise ImportError('libtbb.so.12: not found')\n")
+    path = os.pathsep.join([str(tmp_path / "broken"), *(part for part in sys.path if part)])
+    said = subprocess.run(
+        [sys.executable, "-c", OPENS, str(made)], env={**os.environ, "PYTHONPATH": path}, capture_output=True,
+        text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert said.stdout.strip() == "onnxruntime ['runtime-failed']"
 
 
 def test_after_a_fallback_the_golden_inputs_decide(tmp_path: Path) -> None:
