@@ -1,7 +1,9 @@
 """The training loop: batches of views, a falling rate, an average of the weights that is kept, and where it stopped."""
 
 import copy
+import dataclasses
 import math
+import os
 import pickle
 import queue
 import threading
@@ -75,11 +77,13 @@ class Plan:
 
 @dataclass(slots=True)
 class Progress:
-    """Where a training stands: steps done, seconds spent, and the figures of every epoch so far."""
+    """Where a training stands: steps done, seconds spent, the figures of every epoch so far, and those of each step of
+    the epoch that is not over."""
 
     step: int = 0
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+    losses: list[dict[str, float]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -139,10 +143,10 @@ class Learner:
         return max(by_step, by_clock)
 
     def run(self, after_epoch: Callable[["Learner"], None], after_step: Callable[["Learner"], None]) -> None:
-        """Train until the plan is fulfilled."""
+        """Train until the plan is fulfilled, or a callback raises: after each step all is in order to be saved."""
         stop = threading.Event()
         began = time.monotonic() - self.progress.seconds
-        losses: list[dict[str, float]] = []
+        losses = self.progress.losses
         try:
             for batch in _prefetch(self._batches(self.progress.step), stop):
                 done = self.done
@@ -168,10 +172,14 @@ class Learner:
             "hints": self._hints.state_dict() if self._hints is not None else None,
             "optimiser": self._optimiser.state_dict(),
             "torch": torch.get_rng_state(),
-            "progress": (self.progress.step, self.progress.seconds, self.progress.history),
+            "cuda": torch.cuda.get_rng_state_all() if self.device == "cuda" else [],
+            "progress": dataclasses.astuple(self.progress),
         }
         half = path.with_suffix(".half")
-        torch.save(state, half)
+        with half.open("wb") as out:
+            torch.save(state, out)
+            out.flush()
+            os.fsync(out.fileno())  # hours of work, which a power cut behind the rename would take
         half.replace(path)
 
     def start_from(self, path: Path) -> list[str]:
@@ -206,8 +214,10 @@ class Learner:
                 self._hints.load_state_dict(state["hints"])
             self._optimiser.load_state_dict(state["optimiser"])
             torch.set_rng_state(state["torch"].cpu())
+            if self.device == "cuda" and state.get("cuda"):
+                torch.cuda.set_rng_state_all([kept.cpu() for kept in state["cuda"]])
             self.progress = Progress(*state["progress"])
-        except (RuntimeError, KeyError, ValueError, EOFError, OSError) as broken:
+        except (RuntimeError, KeyError, ValueError, EOFError, OSError, pickle.UnpicklingError) as broken:
             raise TrainError(
                 "train-state", f"{path} cannot be gone on from: {broken}", "start over with --fresh"
             ) from broken

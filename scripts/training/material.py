@@ -40,9 +40,9 @@ class Request:
     @property
     def work_dir(self) -> Path:
         """Where this training keeps its state and its report: another request, another folder."""
-        named = (self.data_dir, self.epochs, self.minutes, self.size_px, self.teacher, self.start, self.seed)
-        given = repr(named if self.backbone is None else (*named, self.backbone))
-        return self.cache_dir / f"training-{hashlib.sha256(given.encode()).hexdigest()[:12]}"
+        paths = [path and path.resolve() for path in (self.data_dir, self.teacher, self.start)]
+        named = (*paths, self.epochs, self.minutes, self.size_px, self.seed, self.precision, self.backbone)
+        return self.cache_dir / f"training-{hashlib.sha256(repr(named).encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,15 @@
 """The whole of a training: data, teacher, loop, choices on val, export, measurement, bundle, report."""
 
+import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from models import Bundle
 from training import choosing, finishing, learn, start
+from training.errors import TrainError
 from training.learn import Learner, Plan
 from training.material import Material, Progress, Request, gather
 from training.teacher import Teacher
@@ -60,20 +63,45 @@ def _learn(request: Request, learner: Learner, material: Material) -> None:
     lessons = material.lessons
     print(f"learning {len(lessons.photos)} photos and {len(lessons.scenes)} scenes", flush=True)
     saved_s = [time.monotonic()]
+    stop = _Stop()
 
     def after_epoch(learner: Learner) -> None:
         _note_val(learner, material)
         print(_line(learner.progress.history[-1]), flush=True)
 
     def after_step(learner: Learner) -> None:
-        if time.monotonic() - saved_s[0] > SAVE_EVERY_S:
+        if stop.asked or time.monotonic() - saved_s[0] > SAVE_EVERY_S:
             learner.save(state)
             saved_s[0] = time.monotonic()
+        if stop.asked:
+            text = f"stopped after {learner.progress.step} steps, {learner.done:.0%} of the learning"
+            raise TrainError("train-stopped", text, "give the same arguments again to go on from there")
 
-    try:
+    with stop:
         learner.run(after_epoch, after_step)
-    finally:
-        learner.save(state)
+    learner.save(state)
+
+
+class _Stop:
+    """Hears Ctrl-C and SIGTERM. The first asks to stop after the step, whose weights are then whole; the second is
+    as if nobody listened."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: list[Any] = []
+
+    def __enter__(self) -> None:
+        self._before = [signal.signal(number, self._hear) for number in self.SIGNALS]
+
+    def __exit__(self, *_: object) -> None:
+        while self._before:
+            signal.signal(self.SIGNALS[len(self._before) - 1], self._before.pop())
+
+    def _hear(self, _number: int, _frame: object) -> None:
+        self.asked = True
+        self.__exit__()
 
 
 def _note_val(learner: Learner, material: Material) -> None:

@@ -14,6 +14,7 @@ from training.learn import Learner
 from training.material import Material, Request
 from training.photos import Classes, DataSet
 from training.report import Checked, Training
+from training.report.parts import spell
 
 GROCERY = frozenset({"Golden-Delicious", "Brown-Cap-Mushroom", "Yoggi-Vanilla-Yoghurt"})
 """Labels that, together and in a classes.csv, no other data set has."""
@@ -45,8 +46,8 @@ def _method(request: Request, material: Material, learner: Learner) -> str:
     origin = start.origin(request.start, request.backbone)
     method = (
         f"{learner.kept.kind} with {parameters:.1f} million parameters, trained from {origin} with "
-        f"scripts/train: {seen / 1e3:.0f} thousand views (cut, turned, lit, blurred, covered, half of the batches "
-        "mixed), averaged weights. INT8 by NNCF after the training, calibrated on 300 of the pictures learnt from."
+        f"scripts/train: {seen:,} views (cut, turned, lit, blurred, covered, half of the batches "
+        "mixed), averaged weights. INT8 by NNCF after the training, calibrated on pictures that were learnt from."
     )
     if material.data is not None:
         method += " The side of the input and one factor that makes its scores mean what they say were chosen on val."
@@ -140,9 +141,8 @@ def _labels(classes: Classes) -> str:
 
 
 def _length(learner: Learner) -> str:
-    minutes = round(learner.progress.seconds / 60)
-    time = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-    return f"{time}, {learner.progress.step / learner.per_epoch:.0f} epochs, {learner.progress.step:,} steps"
+    steps = learner.progress.step
+    return f"{spell(round(learner.progress.seconds / 60))}, {steps / learner.per_epoch:.0f} epochs, {steps:,} steps"
 
 
 def _scene_facts(metrics: Mapping[str, float]) -> dict[str, str]:

@@ -101,11 +101,10 @@ def confusion(checked: Checked, figures: Figures) -> str:
         f'<span class="n">{pair.pictures} of {shown[pair.truth]}</span></li>'
         for pair in pairs
     )
-    about = (
-        "Rows are what the pictures show, columns what was answered; blocks hold labels of one coarse class. "
-        '<span class="right-key">Right</span>, <span class="near-key">wrong within the coarse class</span>, '
-        '<span class="far-key">wrong beyond it</span>; the stronger, the more of the row.'
-    )
+    key = '<span class="right-key">Right</span>, <span class="far-key">wrong</span>'
+    if len(set(groups)) < len(groups):
+        key += ' and <span class="near-key">wrong within the coarse class</span>, whose labels have a common block'
+    about = f"Rows are what the pictures show, columns what was answered. {key}; the stronger, the more of the row."
     body = (
         f'<div class="confusion"><div class="card"><div class="scroll" tabindex="0" role="group" '
         f'aria-label="Confusion matrix">{drawing}</div><p id="said" role="status">Point at a cell to read it.</p></div>'

@@ -8,7 +8,7 @@ import numpy as np
 
 from models.evaluate import Figures
 from training.report import plots
-from training.report.parts import PRECISIONS, Checked, section, table
+from training.report.parts import PRECISIONS, Checked, section, spell, table
 from training.report.plots import Line, percent
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _intervals(both: Sequence[Figures]) -> str:
 
 
 def _moved(by: float, is_share: bool) -> str:
-    text = f"{100 * by:+.1f} pt" if is_share else f"{by:+.3f}"
+    text = f"{100 * by:+.1f}" if is_share else f"{by:+.3f}"
     return text.replace("-", "−")
 
 
@@ -70,7 +70,10 @@ def _agreement(checked: Checked) -> str:
     if len(answers) < 2:
         return ""
     others = int((answers[0] != answers[-1]).sum())
-    return f"The two precisions give another answer for {others} of {len(answers[0])} pictures."
+    return (
+        f"The two precisions give another answer for {others} of {len(answers[0])} pictures. "
+        "Changes of shares are in points."
+    )
 
 
 def interval(figures: Figures) -> str:
@@ -101,8 +104,8 @@ def learning(history: History) -> str:
         top = max(y for _, y in sides)
         line = Line("side", sides, stairs=True)
         drawn.append(_plot("Side of the pictures", "pixels", [line], (0, top * 1.1), lambda y: f"{y:.0f}"))
-    epochs, hours = history[-1].get("epoch", len(history)), history[-1].get("seconds", 0.0) / 3600
-    about = f"{epochs:.0f} epochs in {hours:.1f} hours. The averaged weights are measured and kept."
+    epochs, minutes = history[-1].get("epoch", len(history)), round(history[-1].get("seconds", 0.0) / 60)
+    about = f"{epochs:.0f} epochs in {spell(minutes)}. The averaged weights are measured and kept."
     return section("learning", "Learning", about, f'<div class="plots">{"".join(drawn)}</div>')
 
 

@@ -51,6 +51,11 @@ def title(name: str) -> str:
     return escape(name.replace("_", " ").replace("-", " "))
 
 
+def spell(minutes: int) -> str:
+    """A length of time in words."""
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
 def table(head: str, rows: Sequence[str]) -> str:
     """A table of the cells `head` and of whole `rows`."""
     body = "".join(rows)
