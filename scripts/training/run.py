@@ -63,7 +63,7 @@ def _learn(request: Request, learner: Learner, material: Material) -> None:
     lessons = material.lessons
     print(f"learning {len(lessons.photos)} photos and {len(lessons.scenes)} scenes", flush=True)
     saved_s = [time.monotonic()]
-    stop = _Stop()
+    stop = Stop()
 
     def after_epoch(learner: Learner) -> None:
         _note_val(learner, material)
@@ -82,7 +82,7 @@ def _learn(request: Request, learner: Learner, material: Material) -> None:
     learner.save(state)
 
 
-class _Stop:
+class Stop:
     """Hears Ctrl-C and SIGTERM. The first asks to stop after the step, whose weights are then whole; the second is
     as if nobody listened."""
 

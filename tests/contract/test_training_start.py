@@ -104,7 +104,7 @@ def test_the_network_of_our_own_still_keeps_its_state_as_before(tmp_path: Path) 
     learner = Learner(lessons(), PLAN, None)
     learner.save(tmp_path / "state.pt")
     state = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert set(state) == {"network", "kept", "hints", "optimiser", "torch", "progress"}
+    assert set(state) == {"network", "kept", "hints", "optimiser", "torch", "cuda", "progress"}
     assert [len(group["params"]) for group in state["optimiser"]["param_groups"]] == [23, 45]
     assert "stages.3.1.second.norm.weight" in state["network"]
     assert not ShelfNet(3).given()
