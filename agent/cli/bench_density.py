@@ -42,7 +42,7 @@ def run_density(options: argparse.Namespace, config: Config | None, bundle: Bund
         window_s, max(LIMIT_S, LIMIT_WINDOWS * (window_s + 1)), lambda n: fixed or processor.workers_of(n)
     )  # fmt: skip
     processor.share_cores(2)
-    found = _measure(bundle, setup, _jpegs(options.frames), terms)
+    found, setup = _measure(bundle, setup, _jpegs(options.frames), terms)
     if options.json:
         print(json.dumps(_as_json(found, setup, window_s), indent=2))
     else:
@@ -50,14 +50,19 @@ def run_density(options: argparse.Namespace, config: Config | None, bundle: Bund
     return 0
 
 
-def _measure(bundle: Bundle, setup: Setup, jpegs: Sequence[bytes], terms: Terms) -> Density:
+def _measure(bundle: Bundle, setup: Setup, jpegs: Sequence[bytes], terms: Terms) -> tuple[Density, Setup]:
+    """Measure, and show on a terminal how far it is; gives also the setup in which the model ran last."""
     from models import Classifier
+
+    ran = [setup]
 
     def opened(workers: int) -> Classifier:
         try:
-            return Classifier.open(bundle, setup, workers)
+            classifier = Classifier.open(bundle, setup, workers)
         except BundleError as error:
             raise Broken(error.code, str(error), error.hint) from None
+        ran[0] = classifier.setup
+        return classifier
 
     with tqdm(total=100, disable=not sys.stderr.isatty(), leave=False, bar_format="{desc} {bar}|") as bar:
 
@@ -65,7 +70,7 @@ def _measure(bundle: Bundle, setup: Setup, jpegs: Sequence[bytes], terms: Terms)
             bar.set_description(what, refresh=False)
             bar.update(round(100 * part) - bar.n)
 
-        return Bench(opened, jpegs, terms, tell).measure()
+        return Bench(opened, jpegs, terms, tell).measure(), ran[0]
 
 
 def _jpegs(folder: Path | None) -> list[bytes]:
@@ -136,7 +141,8 @@ def _text(found: Density, setup: Setup, window_s: float) -> str:
         (f"{a.load:g}x", str(a.streams), f"{a.p50_ms:.0f} ms", f"{a.p95_ms:.0f} ms", f"{100 * a.answered:.0f} %")
         for a in found.ages
     ]
-    held = f"this device holds {found.streams} cameras of 1280 x 720 at {density.RATE_FPS:g} frames a second"
+    cameras = f"{found.streams} camera{'s' * (found.streams != 1)}"
+    held = f"this device holds {cameras} of 1280 x 720 at {density.RATE_FPS:g} frames a second"
     unsure = "" if found.sure else " (the time was over before this was confirmed: give more with --seconds)"
     part = f"{100 * density.PASS_RATIO:g} %"
     rule = f"windows of {window_s:g} s; {part} of all seconds must reach {density.TARGET_FPS} frames"

@@ -11,7 +11,7 @@ import pytest
 import toy_bundles
 from toy_bundles import LABELS, Toy, plain, softmax
 
-from agent.bench import choosing, measure
+from agent.bench import choosing, density, measure
 from agent.bench.held import Asking, Measuring
 from agent.bench.measure import Bench
 from agent.bench.surroundings import key_of, possible
@@ -170,6 +170,25 @@ def test_a_damaged_choice_is_told_and_not_used(config: Config, content: str) -> 
     assert "cannot be read" in found.missing
     with pytest.raises(Broken, match="cannot be read"):
         choice.read(config.device.state_dir)
+
+
+# The cameras.
+
+
+def test_frames_of_cameras_go_the_devices_whole_way_and_have_an_age(tmp_path: Path) -> None:
+    bundle = toy_bundles.bundle(tmp_path / "toy")
+    jpeg = cv2.imencode(".jpg", plain(10, 60, 20, 320, 180))[1].tobytes()
+    terms = density.Terms(window_s=1.0, limit_s=60.0, workers=processor.workers_of)
+    bench = density.Bench(
+        lambda workers: Classifier.open(bundle, OPEN, workers), [jpeg], terms, lambda what, part: None
+    )
+    window = bench.window(3)
+    assert [len(samples) for samples in window.rates_fps] == [1, 1, 1]
+    assert max(rate for (rate,) in window.rates_fps) <= 15
+    ages = bench.ages(2.0, 1)
+    assert (ages.load, ages.streams) == (2.0, 2)
+    assert 0 < ages.p50_ms <= ages.p95_ms
+    assert 0 < ages.answered <= 1
 
 
 # The command.
