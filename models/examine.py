@@ -73,7 +73,7 @@ def examine(classifier: Classifier, pictures: Iterable[Labelled], step: Step = l
             broken.append(BrokenPicture(picture.path, wrong.code, str(wrong), wrong.hint))
         else:
             taken.append(picture)
-            rows.append(_row(answer, number_of))
+            rows.append(scores_of(answer, number_of))
             times.append((decode_ms, answer.prepare_ms, answer.inference_ms))
         step()
     wall_s = (time.perf_counter_ns() - began_ns) * 1e-9
@@ -98,8 +98,8 @@ def read_picture(path: Path) -> tuple[Pixels, float]:
     return frame, (time.perf_counter_ns() - began_ns) * _MS_PER_NS
 
 
-def _row(answer: Answer, number_of: Mapping[str, int]) -> npt.NDArray[np.float32]:
-    """The scores in the order of the labels."""
+def scores_of(answer: Answer, number_of: Mapping[str, int]) -> npt.NDArray[np.float32]:
+    """The scores of an answer that ranks all labels, in the labels' own order."""
     row = np.empty(len(number_of), np.float32)
     row[[number_of[label] for label, _ in answer.top]] = [score for _, score in answer.top]
     return row

@@ -21,7 +21,7 @@ from agent.errors import Broken, Rejected
 
 MOST_LOST_POINTS = 1.0
 MOST_OTHERWISE_POINTS = 5.0
-MOST_CHECKED = 2000
+MOST_CHECKED = 1000
 
 HELP = """\
 Pictures: a folder with a folder per label or a list, as for `evaluate`; or any folder of pictures without labels, as
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              f" {MOST_OTHERWISE_POINTS:g} of answers that are the same)")  # fmt: skip
     parser.add_argument("--anyway", action="store_true", help="write it though more is lost, or values are unusual")
     parser.add_argument("--ignore-unknown", action="store_true", help="leave out what is named as no label")
+    parser.add_argument("--no-labels", action="store_true", help="folders' names are no labels, though some look so")
     parser.add_argument("--release", type=int, metavar="N", help="the new bundle's release (default: one higher)")
     parser.add_argument("--version", metavar="V", help="the new bundle's version (default: the old one with +int8)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the new bundle's folder (default: ./NAME-int8)")
@@ -138,13 +139,16 @@ def _read(source: Path, bundle: Any, options: argparse.Namespace) -> tuple[Seque
     from models.labelled import Labelled, pictures_below, read_labelled
 
     labels = bundle.manifest.labels
+    if options.no_labels and source.is_dir():
+        return [Labelled(path, "") for path in pictures_below(source)], False
     try:
         return read_labelled(source, labels, ignore_unknown=options.ignore_unknown).pictures, True
     except DataError as error:
         if error.code not in ("data-label", "data-empty") or not source.is_dir() or options.ignore_unknown:
             raise
         if any_label(source, labels):
-            raise
+            hint = f"{error.hint}; or give --no-labels when they are no labels at all"
+            raise DataError(error.code, str(error), hint) from None
         return [Labelled(path, "") for path in pictures_below(source)], False
 
 

@@ -19,6 +19,8 @@ class Net:
     softmax: bool = True
     opset: int = 17
     channels: int = 16
+    apart: bool = False
+    """Each channel has a filter of its own before pooling, as in MobileNet."""
     loud: bool = False
     """One channel is a thousand times louder than the others and says nothing: bytes cannot hold both."""
 
@@ -57,11 +59,15 @@ def content(net: Net = Net()) -> bytes:
         helper.make_node("Transpose", ["scaled"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("Conv", ["planes", "first", "first.bias"], ["conv"], kernel_shape=[3, 3], pads=[1] * 4),
         helper.make_node("Relu", ["conv"], ["relu"]),
-        helper.make_node("GlobalAveragePool", ["relu"], ["pool"]),
+        helper.make_node("GlobalAveragePool", ["own" if net.apart else "relu"], ["pool"]),
         helper.make_node("Flatten", ["pool"], ["features"]),
         helper.make_node("Gemm", ["features", "head", "head.bias"], ["logits"], transB=1),
         helper.make_node("Softmax" if net.softmax else "Identity", ["logits"], ["answer"]),
     ]
+    if net.apart:
+        constants.append(numpy_helper.from_array(np.full((net.channels, 1, 1, 1), 1.0, np.float32), "own.filters"))
+        own = helper.make_node("Conv", ["relu", "own.filters"], ["own"], kernel_shape=[1, 1], group=net.channels)
+        nodes.insert([node.op_type for node in nodes].index("GlobalAveragePool"), own)
     shape = [net.batch, net.side_px, net.side_px, 3]
     graph = helper.make_graph(
         nodes,

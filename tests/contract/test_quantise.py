@@ -67,6 +67,15 @@ def test_weights_use_half_of_a_bytes_range_so_that_old_processors_do_not_overflo
     assert 32 <= largest <= 64
 
 
+def test_a_network_with_a_filter_for_each_channel_uses_the_whole_range() -> None:
+    wide = quantise(conv_models.content(conv_models.Net(apart=True)), SPEC, CALIBRATION)
+    first, own, head = (
+        np.abs(part.astype(int)).max() for part in constants_of(wide, ("DequantizeLinear",)) if part.ndim > 1
+    )
+    assert first <= 64
+    assert max(own, head) > 100
+
+
 def test_the_same_pictures_give_the_same_bytes(int8: bytes) -> None:
     assert quantise(conv_models.content(NET), SPEC, CALIBRATION) == int8
 

@@ -167,7 +167,8 @@ def test_what_cannot_be_quantised_at_all(tmp_path: Path, quantize: Quantize, mon
     assert quantize(bundle, tmp_path / "none")["error"]["code"] == "data-missing"
     photos(tmp_path / "photos", 3, labelled=False)
     error = quantize(bundle, folder)["error"]
-    assert (error["code"], "monday" in error["message"]) == ("data-label", True)
+    assert (error["code"], "monday" in error["message"], "--no-labels" in error["hint"]) == ("data-label", True, True)
+    assert quantize(bundle, folder, "--no-labels")["error"]["code"] == "calibration-few"
     there = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nncf" else there(name))
     assert quantize(bundle, folder)["error"]["code"] == "quantise-missing"
