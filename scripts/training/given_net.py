@@ -1,5 +1,6 @@
 """A network that somebody names: what it was up to its answer, a new head, and the same door as our own."""
 
+import contextlib
 import io
 import math
 import warnings
@@ -72,7 +73,8 @@ def export_torch(body: nn.Module, looks: Looks, head: Head, size_px: int) -> byt
     The other one of torch 2.13 (dynamo) took 40 times as long for the same graph and needs a package more.
     """
     written = io.BytesIO()
-    with warnings.catch_warnings(action="ignore"):
+    quiet = contextlib.redirect_stdout(io.StringIO())  # it prints the whole graph before it raises
+    with warnings.catch_warnings(action="ignore"), quiet:
         torch.onnx.export(
             body.cpu().eval(),
             (torch.zeros(2, 3, size_px, size_px),),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import torch
+from onnx import numpy_helper
 from torch import Tensor
 from torch.nn import functional
 
@@ -150,7 +151,7 @@ def _reshape(told: Attributes, x: Tensor, target: Tensor) -> Tensor:
     wanted = target.tolist()
     if not told.get("allowzero", 0):
         wanted = [x.shape[place] if side == 0 else side for place, side in enumerate(wanted)]
-    return x.reshape(wanted)
+    return x.reshape(tuple(wanted))
 
 
 def _flatten(told: Attributes, x: Tensor) -> Tensor:
@@ -199,7 +200,7 @@ def _gather(told: Attributes, x: Tensor, places: Tensor) -> Tensor:
     axis = told.get("axis", 0) % x.ndim
     places = torch.where(places < 0, places + x.shape[axis], places).to(x.device, torch.int64)
     taken = x.index_select(axis, places.reshape(-1))
-    return taken.reshape(*x.shape[:axis], *places.shape, *x.shape[axis + 1 :])
+    return taken.reshape((*x.shape[:axis], *places.shape, *x.shape[axis + 1 :]))
 
 
 def _shape(told: Attributes, x: Tensor) -> Tensor:
@@ -209,6 +210,11 @@ def _shape(told: Attributes, x: Tensor) -> Tensor:
 def _cast(told: Attributes, x: Tensor) -> Tensor:
     kind = told["to"]
     return x.float() if kind in FLOATS else x.bool() if kind == BOOL else x.long()
+
+
+def _constant_of_shape(told: Attributes, shape: Tensor) -> Tensor:
+    value = torch.from_numpy(numpy_helper.to_array(told["value"]).copy()) if "value" in told else torch.zeros(1)
+    return value.reshape(()).repeat(tuple(shape.tolist()))
 
 
 def _expand(_: Attributes, x: Tensor, shape: Tensor) -> Tensor:
@@ -226,9 +232,11 @@ OPERATORS: Final[Mapping[str, Operator]] = {
     "Cast": _cast,
     "Clip": _clip,
     "Concat": _concat,
+    "ConstantOfShape": _constant_of_shape,
     "Conv": _conv,
     "Div": _divide,
     "Dropout": lambda _, x, *rest: x,  # noqa: ARG005  # the new head has its own
+    "Equal": _plain(torch.eq),
     "Elu": lambda told, x: functional.elu(x, told.get("alpha", 1.0)),
     "Erf": _plain(torch.erf),
     "Exp": _plain(torch.exp),
@@ -248,11 +256,13 @@ OPERATORS: Final[Mapping[str, Operator]] = {
     "Max": _fold(torch.maximum),
     "MaxPool": _max_pool,
     "Min": _fold(torch.minimum),
+    "Mod": _plain(torch.remainder),
     "Mul": _plain(torch.mul),
     "Neg": _plain(torch.neg),
     "PRelu": lambda _, x, slope: torch.where(x < 0, x * slope, x),
     "Pad": _pad,
     "Pow": _plain(torch.pow),
+    "Range": lambda _, start, end, step: torch.arange(start.item(), end.item(), step.item()),
     "Reciprocal": _plain(torch.reciprocal),
     "ReduceMax": _over_axes(torch.amax),
     "ReduceMean": _over_axes(torch.mean),
