@@ -76,7 +76,7 @@ def bundle_of(parts: Parts, folder: Path, story: Story) -> Bundle:
         release=parts.release,
         minimum_agent="0.1.0",
         limits=Limits(
-            runtimes=("openvino", "onnxruntime"), devices=("cpu", "gpu", "npu"), memory_bytes=200 * 1024 * 1024
+            runtimes=("openvino", "onnxruntime"), devices=("cpu", "gpu", "npu"), memory_bytes=_memory_bytes(parts)
         ),
         input=Input(width=parts.size_px, height=parts.size_px),
         labels=parts.labels,
@@ -93,6 +93,11 @@ def bundle_of(parts: Parts, folder: Path, story: Story) -> Bundle:
     )
     bundle = pack.write(folder, manifest)
     return pack.write(folder, manifest.model_copy(update={"golden": _golden(bundle, golden_paths)}))
+
+
+def _memory_bytes(parts: Parts) -> int:
+    """At its peak: 200 MiB for a small network; a runtime holds the weights of a large one a few times as it loads."""
+    return max(200 * 1024 * 1024, 4 * max(len(content) for content in parts.models.values()))
 
 
 def measure(classifier: Classifier, pictures: Pictures, progress: Progress) -> Measured:
