@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.density import MOST_STREAMS, Search, Window, first_guess
@@ -42,6 +42,7 @@ def search(first: int, passes: "object") -> tuple[int, Search]:
     return steps, found
 
 
+@settings(deadline=None)
 @given(st.integers(0, 80), st.integers(1, 120))
 def test_it_finds_the_number_from_wherever_it_begins(truth: int, first: int) -> None:
     steps, found = search(first, lambda streams: streams <= truth)

@@ -136,6 +136,7 @@ def test_what_is_far_behind_is_measured_no_further_but_what_all_are_compared_wit
     assert is_hopeless(dataclasses.replace(usual, setup=INT8), [slow, usual])
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(1, 1000), min_size=1, max_size=12), st.lists(st.floats(1, 1000), min_size=1, max_size=12))
 def test_two_cannot_both_be_the_faster(one: list[float], other: list[float]) -> None:
     a, b = figures(USUAL, *one), figures(INT8, *other)
