@@ -1,6 +1,7 @@
 """From trained weights to a bundle: choices on val, both precisions, what they reach, the report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -86,17 +87,24 @@ def _bundle(
     """Write the bundle twice: first to measure it as users will run it, then with what was measured."""
     bundle = bundling.bundle_of(parts, request.out, story)
     found = Found()
-    for precision in parts.models:
-        with Classifier.open(bundle, Setup.from_json({"precision": precision})) as classifier:
-            if material.data is not None:
-                told = progress(f"{precision} on val")
-                found.val[precision] = bundling.measure(classifier, _val(material.data), told)
-                story.metrics |= _val_metrics(precision, found.val[precision], material.classes, story)
-            drawn = _drawn(classifier, progress(f"{precision} on unseen cameras"))
-            if drawn is not None:
-                found.drawn[precision] = drawn
-                story.metrics |= _drawn_metrics(precision, drawn, story)
+    with ExitStack() as opened:
+        classifiers = {name: opened.enter_context(_open(bundle, name)) for name in parts.models}
+        if material.data is not None:
+            shown = _val(material.data)
+            for name, classifier in classifiers.items():
+                found.val[name] = bundling.measure(classifier, shown, progress(f"{name} on val"))
+                story.metrics |= _val_metrics(name, found.val[name], material.classes, story)
+        found.drawn = _drawn(classifiers, progress("unseen cameras"))
+        for name, drawn in found.drawn.items():
+            story.metrics |= _drawn_metrics(name, drawn, story)
     return bundling.bundle_of(parts, request.out, story), found
+
+
+def _open(bundle: Bundle, precision: str) -> Classifier:
+    classifier = Classifier.open(bundle, Setup.from_json({"precision": precision}))
+    for note in classifier.notes:
+        print(f"{precision}: {note.message}; {note.hint}")
+    return classifier
 
 
 def _val(data: DataSet) -> bundling.Pictures:
@@ -127,15 +135,20 @@ def _val_metrics(precision: str, found: Measured, classes: Classes, story: Story
     return {"val_photos": float(figures.pictures), **kept}
 
 
-def _drawn(classifier: Classifier, progress: bundling.Progress) -> Measured | None:
-    """What is said about cameras that were not learnt from, one after another; None without labels for them."""
-    if not set(scenes.PRODUCTS) <= set(classifier.labels):
-        return None
-    parts = []
+def _drawn(classifiers: Mapping[str, Classifier], progress: bundling.Progress) -> dict[str, Measured]:
+    """What is said about cameras that were not learnt from, one after another; nothing without labels for them."""
+    if not all(set(scenes.PRODUCTS) <= set(classifier.labels) for classifier in classifiers.values()):
+        return {}
+    parts: dict[str, list[Measured]] = {name: [] for name in classifiers}
     for number, seed in enumerate(scenes.CHECK_SEEDS):
-        parts.append(bundling.measure(classifier, scenes.frames(seed), lambda _done, _all: None))
+        shown = scenes.frames(seed)  # rendered once: that costs more than the answers
+        for name, classifier in classifiers.items():
+            parts[name].append(bundling.measure(classifier, shown, lambda _done, _all: None))
         progress(number + 1, len(scenes.CHECK_SEEDS))
-    return Measured(np.concatenate([part.scores for part in parts]), np.concatenate([part.truths for part in parts]))
+    return {
+        name: Measured(np.concatenate([one.scores for one in told]), np.concatenate([one.truths for one in told]))
+        for name, told in parts.items()
+    }
 
 
 def _drawn_metrics(precision: str, drawn: Measured, story: Story) -> dict[str, float]:
