@@ -128,7 +128,11 @@ def _prepared(spec: Input, pictures: Iterable[Pixels]) -> list[Pixels]:
 def _by_nncf(model: "onnx.ModelProto", inputs: list[dict[str, Any]]) -> bytes:
     import nncf
     import onnx
-    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+    from nncf.quantization.advanced_parameters import (
+        AdvancedQuantizationParameters,
+        OverflowFix,
+        QuantizationParameters,
+    )
 
     room = "enable" if leaves_room(model) else "first_layer_only"
     logging.getLogger("nncf").setLevel(logging.ERROR)  # its own way to say so also quiets the handlers of others
@@ -140,7 +144,11 @@ def _by_nncf(model: "onnx.ModelProto", inputs: list[dict[str, Any]]) -> bytes:
             subset_size=len(inputs),
             fast_bias_correction=True,
             model_type=nncf.ModelType.TRANSFORMER if _is_transformer(model) else None,
-            advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix(room)),
+            advanced_parameters=AdvancedQuantizationParameters(
+                overflow_fix=OverflowFix(room),
+                # A scale for each channel of an activation costs ONNX Runtime its fused arithmetic, and gained nothing.
+                activations_quantization_params=QuantizationParameters(per_channel=False),
+            ),
         )
         onnx.checker.check_model(quantised)
     except Exception as broken:  # noqa: BLE001  # the library's errors have no public common base

@@ -74,6 +74,9 @@ def test_a_network_with_a_filter_for_each_channel_uses_the_whole_range() -> None
     )
     assert first <= 64
     assert max(own, head) > 100
+    graph = onnx.load_from_string(wide).graph
+    sizes = {constant.name: numpy_helper.to_array(constant).size for constant in graph.initializer}
+    assert {sizes[node.input[1]] for node in graph.node if node.op_type == "QuantizeLinear"} == {1}
 
 
 def test_the_same_pictures_give_the_same_bytes(int8: bytes) -> None:
