@@ -29,10 +29,16 @@ MOST_REST_S = 0.5
 LEAST_PACKED_BYTES = 512
 
 
-def busy() -> Refusal:
-    """Make the refusal of a request that came while too many others wait."""
+def too_many() -> Refusal:
+    """Make the refusal of a request that came while as many others wait as may: it is for the clients to slow down."""
     hint = "try again in a moment, or send fewer at once"
-    return Refusal(503, "busy", "too many pictures are being classified", hint, {"Retry-After": "1"})
+    return Refusal(429, "too-many-requests", "too many pictures wait to be classified", hint, {"Retry-After": "1"})
+
+
+def busy() -> Refusal:
+    """Make the refusal of a request that waited in vain: the device has no time, and cameras come first."""
+    hint = "try again in a few seconds, or send pictures when the cameras are calm"
+    return Refusal(503, "busy", "the device had no time for this picture", hint, {"Retry-After": "5"})
 
 
 class Scorer(Protocol):
@@ -84,9 +90,9 @@ class Gate:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Be in. Raises `Refusal` (``busy``)."""
+        """Be in. Raises `Refusal` (``too-many-requests``, ``busy``)."""
         if not self._places.acquire(blocking=False):
-            raise busy()
+            raise too_many()
         try:
             if not self._free.acquire(timeout=self._wait_s):
                 raise busy()

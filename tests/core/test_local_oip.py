@@ -80,7 +80,7 @@ def test_more_than_it_takes_are_told_to_come_again_and_the_rest_go_one_by_one() 
         outcomes = [one.exception(PATIENCE_S) for one in asked]
     busy = [outcome for outcome in outcomes if outcome is not None]
     assert len(busy) == 4
-    assert all(isinstance(one, Refusal) and (one.code, one.status) == ("busy", 503) for one in busy)
+    assert all(isinstance(one, Refusal) and (one.code, one.status) == ("too-many-requests", 429) for one in busy)
     assert all(isinstance(one, Refusal) and int(one.headers["Retry-After"]) > 0 for one in busy)
     assert scorer.most == 1
     infer(api)  # and all places are free again
@@ -93,8 +93,10 @@ def test_who_waits_too_long_is_told_so() -> None:
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(infer, api)
         assert scorer.began.wait(PATIENCE_S)
-        with pytest.raises(Refusal, match="too many"):
+        with pytest.raises(Refusal, match="no time") as refused:
             infer(api)
+        assert (refused.value.code, refused.value.status) == ("busy", 503)
+        assert int(refused.value.headers["Retry-After"]) > 0
         scorer.go.set()
         assert first.result(PATIENCE_S).status == 200
 

@@ -260,11 +260,11 @@ def test_too_many_at_once_are_told_to_come_again_and_the_cameras_go_on(device: R
         answers = list(pool.map(ask, range(24)))
     codes = {answer.status_code for answer in answers}
     assert 200 in codes
-    assert codes <= {200, 503}
+    assert codes <= {200, 429, 503}
     for answer in answers:
-        if answer.status_code == 503:
+        if answer.status_code != 200:
             assert int(answer.headers["Retry-After"]) >= 1
-            assert "[busy]" in answer.json()["error"]
+            assert ("[busy]" if answer.status_code == 503 else "[too-many-requests]") in answer.json()["error"]
     assert state()["phase"] == "streaming"
     assert state()["captured"] >= before
 
