@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from training.photos import Classes, DataSet
 
 SIDES_BEYOND_PX = (0, 32, 64)
 """How much larger than in training the input may be; val decides."""
+
+MOST_LOST = 0.03
+"""The share of val that INT8 may get wrong beyond FP32: further, it is no rounding any more, and is not shipped."""
 
 CALIBRATION_PHOTOS = 240
 CALIBRATION_SCENES = 60
@@ -97,7 +101,28 @@ def _bundle(
         found.drawn = _drawn(classifiers, progress("unseen cameras"))
         for name, drawn in found.drawn.items():
             story.metrics |= _drawn_metrics(name, drawn, story)
+    if found.val and lost_too_much(found.val["fp32"], found.val["int8"]):
+        parts = _without_int8(parts, request.out, story, found)
     return bundling.bundle_of(parts, request.out, story), found
+
+
+def lost_too_much(before: Measured, after: Measured) -> bool:
+    """Whether INT8 is wrong about so many more photos than FP32 that it is not the same classifier any more."""
+    right = [int((said.scores.argmax(axis=1) == said.truths).sum()) for said in (before, after)]
+    return right[0] - right[1] > max(1.5, MOST_LOST * len(before.truths))
+
+
+def _without_int8(parts: Parts, folder: Path, story: Story, found: Found) -> Parts:
+    """FP32 alone: a device must not choose for its speed what has forgotten what it knew."""
+    before, after = (story.metrics[f"val_{name}_top1"] for name in ("fp32", "int8"))
+    told = f"INT8 was left out: on val it had {after:.1%} right, FP32 {before:.1%}."
+    print(f"{told}\n  the bundle runs in FP32; shelfwire-agent model quantize tries again, with photos that you choose")
+    story.method = f"{story.method} {told}"
+    story.metrics = {name: value for name, value in story.metrics.items() if "_int8_" not in name}
+    for answers in (found.val, found.drawn):
+        answers.pop("int8", None)
+    (folder / bundling.FILES["int8"]).unlink()
+    return replace(parts, models={"fp32": parts.models["fp32"]})
 
 
 def _open(bundle: Bundle, precision: str) -> Classifier:

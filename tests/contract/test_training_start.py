@@ -12,7 +12,8 @@ import start_models
 
 torch = pytest.importorskip("torch", reason="training is an extra")
 
-from training import learn, start  # noqa: E402
+from training import finishing, learn, start  # noqa: E402
+from training.bundling import Measured  # noqa: E402
 from training.errors import TrainError  # noqa: E402
 from training.export import onnx_of  # noqa: E402
 from training.learn import Learner, Lessons, Plan  # noqa: E402
@@ -129,6 +130,18 @@ def test_what_cannot_be_started_from_is_refused_with_a_cure(named: Path, tmp_pat
         with pytest.raises(TrainError) as caught:
             ask()
         assert (caught.value.code, bool(caught.value.hint)) == (code, True)
+
+
+def test_int8_is_left_out_where_it_has_forgotten_what_it_knew_and_not_for_a_photo_or_two() -> None:
+    truths = np.arange(100) % 4
+    right = np.eye(4)[truths]
+
+    def wrong(count: int) -> Measured:
+        return Measured(np.concatenate([np.roll(right[:count], 1, axis=1), right[count:]]), truths)
+
+    assert finishing.lost_too_much(wrong(10), wrong(20))
+    assert not finishing.lost_too_much(wrong(10), wrong(12))
+    assert not finishing.lost_too_much(wrong(10), wrong(5))
 
 
 def test_the_card_says_whose_weights_they_were(named: Path) -> None:
