@@ -56,6 +56,8 @@ class Parts:
     labels: tuple[str, ...]
     size_px: int
     release: int
+    coarse: Mapping[str, str] = field(default_factory=dict)
+    """The class above a label, for labels that have another one than themselves."""
 
 
 def bundle_of(parts: Parts, folder: Path, story: Story) -> Bundle:
@@ -80,6 +82,7 @@ def bundle_of(parts: Parts, folder: Path, story: Story) -> Bundle:
         ),
         input=Input(width=parts.size_px, height=parts.size_px),
         labels=parts.labels,
+        coarse=dict(parts.coarse) or None,
         threshold=story.threshold,
         files=tuple(files),
         provenance=Provenance(

@@ -52,7 +52,9 @@ def finish(request: Request, material: Material, learner: Learner, progress: Pro
     """Choose, export, measure; write the bundle, and the report beside the training's state."""
     choice = _choose(learner.kept.cpu(), request.size_px, material)
     models = _models(choice.network, choice.size_px, material)
-    parts = Parts(models, material.classes.names, choice.size_px, request.release)
+    above = zip(material.classes.names, material.classes.coarse, strict=True)
+    coarse = {name: one for name, one in above if one != name}
+    parts = Parts(models, material.classes.names, choice.size_px, request.release, coarse)
     story = telling.story(request, material, learner)
     bundle, found = _bundle(request, material, parts, story, progress)
     print("  ".join(f"{name} {value:g}" for name, value in story.metrics.items()), f" threshold {story.threshold}")
