@@ -86,17 +86,20 @@ def test_every_shipped_bundle_is_whole(name: str) -> None:
     listed = {file.path for file in bundle.manifest.files} | {MANIFEST}
     found = {str(place.relative_to(bundle.folder)) for place in bundle.folder.rglob("*") if place.is_file()}
     assert found == listed
-    assert sum(file.size_bytes for file in bundle.manifest.files) < 14_000_000
+    assert sum(file.size_bytes for file in bundle.manifest.files) < 18_000_000
+    assert bundle.manifest.models["int8"].size_bytes <= 8_000_000
 
 
 def test_the_card_of_the_shipped_bundle_says_what_was_measured() -> None:
     bundle = Bundle.load(models.resolve("produce"))
     card = bundle.read(bundle.manifest.provenance.card).decode()
-    for name in ("val_top1", "val_top5", "val_coarse_top1", "synthetic_top1"):
+    metrics = bundle.manifest.provenance.metrics
+    for name in ("val_fp32_top1", "val_fp32_coarse_top1", "val_int8_top1", "synthetic_int8_top1"):
         assert name.replace("_", " ") in card
-        assert f"{bundle.manifest.provenance.metrics[name]:.4g}" in card
-    assert bundle.manifest.provenance.metrics["val_top1"] > 20 / 81
-    assert bundle.manifest.provenance.metrics["synthetic_top1"] >= 0.95
+        assert f"{metrics[name]:.4g}" in card
+    assert metrics["val_fp32_top1"] > 0.75
+    assert metrics["val_fp32_top1"] - metrics["val_int8_top1"] <= 0.01
+    assert metrics["synthetic_int8_top1"] >= 0.95
 
 
 def test_names_and_paths_are_resolved(folder: Path) -> None:
