@@ -9,7 +9,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cloud.errors import Broken
 from models.bundle import resolve
 from models.classifier import Classifier, Worker
 from models.picture import decode_picture, picture_size
@@ -23,8 +22,6 @@ MOST_PICTURE_BYTES = 4 * 1024 * 1024
 """Base64 of this fits into the 6 MB that AWS Lambda takes in one call."""
 MOST_PICTURE_PIXELS = 25_000_000
 KINDS = ("jpeg", "png", "webp")
-LONGEST_LABEL = 64
-"""Of the wire's `Label`, in characters."""
 
 
 class About(Part):
@@ -63,20 +60,12 @@ class Model:
         """Open $SHELFWIRE_BUNDLE (a shipped bundle's name or a folder) with $SHELFWIRE_RUNTIME.
 
         Each call computes on one core: platforms that let one process answer many calls at once run them side by
-        side. Raises BundleError, and `Broken` (``bundle-labels``) for labels that the wire does not carry.
+        side. Raises BundleError.
         """
         folder = resolve(environment.get("SHELFWIRE_BUNDLE") or "produce")
         classifier = Classifier.open(folder, environment.get("SHELFWIRE_RUNTIME") or "onnxruntime", workers=cores())
         for note in classifier.notes:
             log.warning("%s [%s]; cure: %s", note.message, note.code, note.hint)
-        too_long = next((label for label in classifier.labels if len(label) > LONGEST_LABEL), None)
-        if too_long is not None:
-            classifier.close()
-            raise Broken(
-                "bundle-labels",
-                f"the label {too_long[:80]!r} has more than {LONGEST_LABEL} characters",
-                "pack the bundle with shorter labels",
-            )
         return cls(classifier)
 
     @property

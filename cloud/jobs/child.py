@@ -13,7 +13,6 @@ import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from cloud.function.handler import LONGEST_LABEL
 from models import MOST_PIXELS, Bundle, Classifier, PictureError, Worker, decode_picture
 
 import cv2  # isort: skip
@@ -45,10 +44,6 @@ def main() -> None:
     bundle = Bundle.load(options.bundle)
     # As many workers as cores: each has one thread, and more throughput comes from more children.
     with Classifier.open(bundle, "onnxruntime", workers=os.cpu_count() or 1) as classifier:
-        if any(len(label) > LONGEST_LABEL for label in classifier.labels):
-            raise SystemExit(
-                f"the bundle has labels of more than {LONGEST_LABEL} characters; pack it with shorter ones"
-            )
         for note in classifier.notes:
             sys.stderr.write(f"warning: {note.message} [{note.code}]; cure: {note.hint}\n")
         worker = classifier.worker()

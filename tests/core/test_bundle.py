@@ -174,6 +174,7 @@ def test_a_monstrous_manifest_is_refused_unread(folder: Path) -> None:
         (("labels",), ["Apple", "unknown"]),
         (("labels",), ["Apple", "Pe\nar"]),
         (("labels",), ["Apple", ""]),
+        (("labels",), ["Apple", "P" * 65]),  # records hold 64
         (("limits", "devices"), ["tpu"]),
         (("limits", "runtimes"), []),
         (("files",), []),

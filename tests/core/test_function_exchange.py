@@ -6,16 +6,13 @@ import struct
 import subprocess
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import toy_bundles
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud.errors import Broken
 from cloud.function import handler
 from cloud.function.exchange import Reply, reply_to_event, reply_to_request
 from cloud.function.handler import About, Model
@@ -261,13 +258,6 @@ def test_the_environment_names_bundle_and_runtime() -> None:
     with pytest.raises(BundleError) as refused:
         Model.open({"SHELFWIRE_RUNTIME": "abacus"})
     assert refused.value.code == "bundle-runtime"
-
-
-def test_labels_that_the_wire_does_not_carry_are_refused_at_the_start(tmp_path: Path) -> None:
-    made = toy_bundles.bundle(tmp_path / "toy", labels=("a", "b", "c" * 65))
-    with pytest.raises(Broken) as refused:
-        Model.open({"SHELFWIRE_BUNDLE": str(made.folder)})
-    assert refused.value.code == "bundle-labels"
 
 
 def test_the_entry_is_light() -> None:
