@@ -16,13 +16,14 @@ from cloud.rollout.rows import Rollouts
 from cloud.store import Store
 
 PRODUCE = Path(__file__).parents[2] / "models" / "produce"
+SHIPPED = str(json.loads((PRODUCE / "bundle.json").read_bytes())["release"])
 
 Fleet = Callable[..., dict]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cloud's folder, with the shipped bundle published as releases 1 (or as it is) and 7."""
+    """The cloud's folder, with the shipped bundle published as it is and as release 7."""
     folder = tmp_path_factory.mktemp("cloud")
     models = RepositoryFolder.of_cloud(folder)
     Keys(models).init(folder / "keys")
@@ -90,7 +91,7 @@ def test_pause_resume_abort_revert_why_and_audit(fleet: Fleet, store: Store) -> 
     refused = fleet("rollout", "revert", "r1", code=2)
     assert refused["code"] == "revert-bundle"
     assert '"release" to 8' in refused["hint"]
-    fleet("rollout", "start", "produce", "--release", "1", "--id", "r0")
+    fleet("rollout", "start", "produce", "--release", SHIPPED, "--id", "r0")
     with store.pool.connection() as connection:
         connection.execute("UPDATE rollout_part SET state = 'done' WHERE device = 'till-0'")
     fleet("rollout", "abort", "r0")
