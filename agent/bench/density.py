@@ -185,11 +185,13 @@ class Bench:
             rig.start()
             began_s = time.process_time()
             cameras.start()
-            time.sleep(SETTLE_S + seconds)
-            seen.cpu_s = time.process_time() - began_s
-            cameras.stop()
-            mailboxes.close()
-            rig.finish()
+            try:
+                time.sleep(SETTLE_S + seconds)
+            finally:  # also at Ctrl-C: a runtime that is taken away from a thread that uses it ends the process
+                seen.cpu_s = time.process_time() - began_s
+                cameras.stop()
+                mailboxes.close()
+                rig.finish()
         finally:
             classifier.close()
         return seen

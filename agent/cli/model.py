@@ -49,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     texts = {"import": "make a bundle of somebody's classifier, and try it", "quantize": "give a bundle an INT8 model"}
     for name, module in _WITHOUT_CONFIG.items():
         module.add_arguments(verbs.add_parser(name, help=texts[name], description=texts[name]))
-    parser.epilog = "Every verb takes --json and -c FILE; see `shelfwire-agent model VERB --help`."
+    parser.epilog = (
+        "Every verb takes --json, those about this device also -c FILE; see `shelfwire-agent model VERB --help`."
+    )
 
 
 def run(options: argparse.Namespace) -> int:
