@@ -28,6 +28,7 @@ class Request:
     epochs: int
     minutes: float | None
     size_px: int
+    rate: float
     teacher: Path | None
     start: Path | None
     cache_dir: Path
@@ -41,7 +42,7 @@ class Request:
     def work_dir(self) -> Path:
         """Where this training keeps its state and its report: another request, another folder."""
         paths = [path and path.resolve() for path in (self.data_dir, self.teacher, self.start)]
-        named = (*paths, self.epochs, self.minutes, self.size_px, self.seed, self.precision, self.backbone)
+        named = (*paths, self.epochs, self.minutes, self.size_px, self.rate, self.seed, self.precision, self.backbone)
         return self.cache_dir / f"training-{hashlib.sha256(repr(named).encode()).hexdigest()[:12]}"
 
 

@@ -21,8 +21,9 @@ import numpy.typing as npt
 
 from training.errors import TrainError
 
-SIDE_PX = 288
-"""Photos are kept with this shorter side: more than the network sees, so that a crop still has detail."""
+SIDE_PX = 384
+"""Photos are kept with this shorter side at most: more than the network sees, so that a crop still has detail, and that
+a view of a phone's or a web shop's picture is resized once only, as the device resizes it."""
 
 LEAST_SIDE_PX = 32
 """A photo with a shorter side below this shows nothing to learn; it is an icon or a mistake."""

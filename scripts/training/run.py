@@ -38,6 +38,7 @@ def _learner(request: Request, material: Material) -> Learner:
         epochs=request.epochs,
         seconds=None if request.minutes is None else request.minutes * 60,
         size_px=request.size_px,
+        rate=request.rate,
         seed=request.seed,
         bfloat16=_use_bfloat16(request.precision),
         device="cuda" if torch.cuda.is_available() else "cpu",
