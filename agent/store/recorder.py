@@ -66,7 +66,10 @@ class Recorder:
         self._interval_s = interval_s
         self._doorbell = doorbell
         self._on_crash = on_crash
-        self._queue: queue.Queue[_Item | None] = queue.Queue(WAITING_ITEMS)
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._hurry = threading.Event()
+        """Set when the group that is being collected is to be committed before its time is over: the thread is not
+        woken for each frame, only once for a group."""
         self._bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self._thread = threading.Thread(target=self._work, name="store", daemon=True)
         self._unsaved = _Group()
@@ -85,17 +88,19 @@ class Recorder:
         self, drafts: Sequence[Draft], counts: Mapping[str, int] | None = None, facts: Mapping[str, str] | None = None
     ) -> bool:
         """Hand over what belongs into one transaction; False when the store is too far behind to take it."""
-        try:
-            self._queue.put_nowait(_Item(drafts, counts or {}, facts or {}))
-        except queue.Full:
+        waiting = self._queue.qsize()
+        if waiting >= WAITING_ITEMS:
             return False
+        self._queue.put(_Item(drafts, counts or {}, facts or {}))
+        if waiting + 2 >= self._rows or _urgent(drafts):  # this one, and the first of the group, in the thread's hand
+            self._hurry.set()
         return True
 
     def stop(self, timeout_s: float = 10.0) -> bool:
         """Commit what waits and end; True when everything was committed in time."""
         self._until_ns = self._clock.now().boot_ns + int(timeout_s * 1e9)
-        with contextlib.suppress(queue.Full):
-            self._queue.put(None, timeout=timeout_s)
+        self._queue.put(None)
+        self._hurry.set()
         self._thread.join(timeout_s + PATIENCE_MS / 1000)
         self._bell.close()
         return not self._thread.is_alive() and not self.trouble
@@ -120,14 +125,16 @@ class Recorder:
         """Collect one group: until it is large enough, its time is over, an alert is in it, or the end."""
         group = _Group()
         item = self._queue.get()
-        until_ns = self._clock.now().boot_ns + int(self._interval_s * 1e9)
+        self._hurry.wait(self._interval_s)
+        self._hurry.clear()  # before the queue is emptied: what comes later sets it again
         while item is not None:
             group.add(item)
-            if len(group.drafts) >= self._rows or any(d.lane == Lane.ALERT for d in item.drafts):
+            if len(group.drafts) >= self._rows or _urgent(item.drafts):
+                if not self._queue.empty():
+                    self._hurry.set()  # what is left over has waited long enough
                 return group, True
-            left_s = (until_ns - self._clock.now().boot_ns) / 1e9
             try:
-                item = self._queue.get(timeout=max(left_s, 0.0)) if left_s > 0 else self._queue.get_nowait()
+                item = self._queue.get_nowait()
             except queue.Empty:
                 return group, True
         return group, False
@@ -199,3 +206,7 @@ class Recorder:
         """Wake sync. Not needed for correctness: sync looks by itself when nobody rings."""
         with contextlib.suppress(OSError):
             self._bell.sendto(b"1", str(self._doorbell))
+
+
+def _urgent(drafts: Sequence[Draft]) -> bool:
+    return any(draft.lane == Lane.ALERT for draft in drafts)

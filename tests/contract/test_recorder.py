@@ -88,6 +88,17 @@ def test_a_group_is_committed_when_it_is_large_enough(shop: Shop) -> None:
     shop.writer.close()
 
 
+def test_a_group_that_grows_while_it_is_collected_is_committed_when_it_is_large_enough(shop: Shop) -> None:
+    shop.recorder.start()
+    for n in range(120):
+        shop.recorder.record([result(n)], ONE_FRAME)
+    shop.wait(lambda: sum(shop.commits) >= 98)
+    assert max(shop.commits) <= 50
+    assert shop.recorder.stop()
+    assert sum(shop.commits) == 120
+    shop.writer.close()
+
+
 def test_a_group_is_committed_when_its_time_is_over(tmp_path: Path) -> None:
     shop = Shop(tmp_path / "s", interval_s=0.05)
     shop.recorder.start()

@@ -179,7 +179,7 @@ def test_large_photos_are_kept_smaller_and_small_ones_as_they_are(tmp_path: Path
     cv2.imwrite(str(tmp_path / "large.png"), picture(0, 800, 600))
     cv2.imwrite(str(tmp_path / "small.png"), picture(0, 200, 40))
     found = photos.read(listing(tmp_path / "large.png", tmp_path / "small.png"), tmp_path / "cache", nothing)
-    assert [part.shape for part in found] == [(288, 384, 3), (40, 200, 3)]
+    assert [part.shape for part in found] == [(384, 512, 3), (40, 200, 3)]
 
 
 def test_photos_are_decoded_once_until_one_is_another(tmp_path: Path) -> None:
