@@ -118,6 +118,8 @@ class Learner:
         groups = _groups(trained, self.network.given(), plan.decay)
         self._optimiser = torch.optim.AdamW(groups, lr=plan.rate, fused=True)
         self.progress = Progress()
+        self.earlier_views = 0
+        """Views of the training whose weights it started from, and of those before."""
         self.per_epoch = max(1, (len(lessons.photos) + lessons.scenes_per_epoch) // plan.batch)
 
     @property
@@ -134,6 +136,11 @@ class Learner:
     def batch(self) -> int:
         """Pictures in a step."""
         return self._plan.batch
+
+    @property
+    def views(self) -> int:
+        """Pictures that its weights have learnt from, each as often as it was seen, earlier trainings included."""
+        return self.earlier_views + self.progress.step * self.batch
 
     @property
     def done(self) -> float:
@@ -174,6 +181,7 @@ class Learner:
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if self.device == "cuda" else [],
             "progress": dataclasses.astuple(self.progress),
+            "views": self.views,
         }
         half = path.with_suffix(".half")
         with half.open("wb") as out:
@@ -188,11 +196,13 @@ class Learner:
         if not path.is_file():
             raise TrainError("start-missing", f"{path} does not exist", "give a training's state.pt, or leave it away")
         try:
-            kept: dict[str, Tensor] = torch.load(path, map_location=self._plan.device, weights_only=True)["kept"]
+            state: dict[str, Any] = torch.load(path, map_location=self._plan.device, weights_only=True)
+            kept: dict[str, Tensor] = state["kept"]
+            self.earlier_views = int(state.get("views", state["progress"][0] * self.batch))
         except pickle.UnpicklingError as broken:
             hint = "give a training's state.pt; what another file holds, a function of yours may load and return"
             raise TrainError("start-unsafe", f"{path} holds more than weights, and could run code", hint) from broken
-        except (RuntimeError, KeyError, ValueError, TypeError, EOFError, OSError) as broken:
+        except (RuntimeError, KeyError, IndexError, ValueError, TypeError, EOFError, OSError) as broken:
             raise TrainError(
                 "start-broken", f"{path} holds no weights of this network: {broken}", "give a training's state.pt"
             ) from broken

@@ -102,11 +102,11 @@ def mark_of(backbone: Backbone) -> str:
     return f"{path.name} (SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}...)"
 
 
-def origin(state: Path | None, backbone: Backbone | None) -> str:
-    """From which weights a training started, for the card."""
+def origin(backbone: Backbone | None) -> str:
+    """From which weights the first training started, for the card: our own network always began with random ones."""
     if backbone is not None:
         return "the weights that it came with, all of which were trained on with a new last layer,"
-    return "random weights" if state is None else f"the weights of {state.name}"
+    return "random weights"
 
 
 def shortly(state: Path | None, backbone: Backbone | None) -> str:

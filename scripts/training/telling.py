@@ -42,11 +42,13 @@ def _story(request: Request, material: Material, learner: Learner) -> Story:
 
 def _method(request: Request, material: Material, learner: Learner) -> str:
     parameters = sum(weights.numel() for weights in learner.kept.parameters()) / 1e6
-    seen = learner.progress.step * learner.batch
-    origin = start.origin(request.start, request.backbone)
+    seen = f"{learner.views:,} views"
+    if learner.earlier_views:
+        seen += f", {learner.earlier_views:,} of them in a training before, whose weights it started from"
+    origin = start.origin(request.backbone)
     method = (
         f"{learner.kept.kind} with {parameters:.1f} million parameters, trained from {origin} with "
-        f"scripts/train: {seen:,} views (cut, turned, lit, blurred, covered, half of the batches "
+        f"scripts/train: {seen} (views are cut, turned, lit, blurred and covered at random, half of the batches "
         "mixed), averaged weights. INT8 by NNCF after the training, calibrated on pictures that were learnt from."
     )
     if material.data is not None:

@@ -105,10 +105,28 @@ def test_the_network_of_our_own_still_keeps_its_state_as_before(tmp_path: Path) 
     learner = Learner(lessons(), PLAN, None)
     learner.save(tmp_path / "state.pt")
     state = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert set(state) == {"network", "kept", "hints", "optimiser", "torch", "cuda", "progress"}
+    assert set(state) == {"network", "kept", "hints", "optimiser", "torch", "cuda", "progress", "views"}
     assert [len(group["params"]) for group in state["optimiser"]["param_groups"]] == [23, 45]
     assert "stages.3.1.second.norm.weight" in state["network"]
     assert not ShelfNet(3).given()
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_card_counts_the_views_of_every_training_that_its_weights_went_through(tmp_path: Path) -> None:
+    first, second, third = (Learner(lessons(), PLAN, None) for _ in range(3))
+    first.progress.step = 5
+    first.save(tmp_path / "first.pt")
+    second.start_from(tmp_path / "first.pt")
+    second.progress.step = 2
+    assert (second.earlier_views, second.views) == (60, 84)
+    second.save(tmp_path / "second.pt")
+    third.start_from(tmp_path / "second.pt")
+    assert third.views == 84
+    state = torch.load(tmp_path / "first.pt", weights_only=True)
+    del state["views"]  # as versions before this one kept it
+    torch.save(state, tmp_path / "old.pt")
+    third.start_from(tmp_path / "old.pt")
+    assert third.earlier_views == 60
 
 
 def test_what_cannot_be_started_from_is_refused_with_a_cure(named: Path, tmp_path: Path) -> None:
@@ -147,5 +165,5 @@ def test_int8_is_left_out_where_it_has_forgotten_what_it_knew_and_not_for_a_phot
 def test_the_card_says_whose_weights_they_were(named: Path) -> None:
     backbone = backbones(named)[0]
     assert "somebody.onnx (SHA-256" in start.licence(backbone)
-    assert "random weights" not in start.origin(None, backbone)
-    assert start.origin(None, None) == "random weights"
+    assert "random weights" not in start.origin(backbone)
+    assert start.origin(None) == "random weights"
