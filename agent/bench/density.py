@@ -109,7 +109,11 @@ def name_of(number: int) -> str:
 class Bench:
     """Measures how many cameras this device holds. `jpegs` are what the cameras show."""
 
-    def __init__(self, opened: Open, jpegs: Sequence[bytes], terms: Terms, tell: Tell) -> None:
+    def __init__(
+        self, opened: Open, jpegs: Sequence[bytes], terms: Terms, tell: Tell, stop: threading.Event | None = None
+    ) -> None:
+        """With `stop` set, what runs is ended in order and `measure` raises KeyboardInterrupt."""
+        self._stop = stop or threading.Event()
         self._open = opened
         self._jpegs = jpegs
         self._terms = terms
@@ -185,15 +189,17 @@ class Bench:
             rig.start()
             began_s = time.process_time()
             cameras.start()
-            try:
-                time.sleep(SETTLE_S + seconds)
-            finally:  # also at Ctrl-C: a runtime that is taken away from a thread that uses it ends the process
-                seen.cpu_s = time.process_time() - began_s
-                cameras.stop()
-                mailboxes.close()
-                rig.finish()
+            # Ctrl-C is no exception here: wherever it were raised, a thread might be left behind that uses the runtime,
+            # and would end the process with a line of C++.
+            self._stop.wait(SETTLE_S + seconds)
+            seen.cpu_s = time.process_time() - began_s
+            cameras.stop()
+            mailboxes.close()
+            rig.finish()
         finally:
             classifier.close()
+        if self._stop.is_set():
+            raise KeyboardInterrupt
         return seen
 
     def _warm(self, classifier: Classifier) -> None:

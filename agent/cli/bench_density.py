@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from agent.app import Stop
 from agent.bench import choosing
 from agent.bench.density import Bench, Terms
 from agent.cli.bench_text import MUCH, others_words
@@ -42,7 +43,11 @@ def run_density(options: argparse.Namespace, config: Config | None, bundle: Bund
         window_s, max(LIMIT_S, LIMIT_WINDOWS * (window_s + 1)), lambda n: fixed or processor.workers_of(n)
     )  # fmt: skip
     processor.share_cores(2)
-    found, setup = _measure(bundle, setup, _jpegs(options.frames), terms)
+    try:
+        found, setup = _measure(bundle, setup, _jpegs(options.frames), terms)
+    except KeyboardInterrupt:
+        print("stopped before all was measured: nothing is kept", file=sys.stderr)
+        raise
     if options.json:
         print(json.dumps(_as_json(found, setup, window_s), indent=2))
     else:
@@ -70,7 +75,9 @@ def _measure(bundle: Bundle, setup: Setup, jpegs: Sequence[bytes], terms: Terms)
             bar.set_description(what, refresh=False)
             bar.update(round(100 * part) - bar.n)
 
-        return Bench(opened, jpegs, terms, tell).measure(), ran[0]
+        stop = Stop()
+        stop.listen()
+        return Bench(opened, jpegs, terms, tell, stop.event).measure(), ran[0]
 
 
 def _jpegs(folder: Path | None) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -189,6 +190,27 @@ def test_frames_of_cameras_go_the_devices_whole_way_and_have_an_age(tmp_path: Pa
     assert (ages.load, ages.streams) == (2.0, 2)
     assert 0 < ages.p50_ms <= ages.p95_ms
     assert 0 < ages.answered <= 1
+
+
+def test_a_measurement_that_is_stopped_ends_its_threads_and_leaves_nothing(tmp_path: Path) -> None:
+    bundle = with_int8(tmp_path / "toy", Toy(gain=GAIN))
+    jpeg = cv2.imencode(".jpg", plain(10, 60, 20))[1].tobytes()
+    terms = density.Terms(window_s=60.0, limit_s=600.0, workers=processor.workers_of)
+    stop, opened, before = threading.Event(), [], set(threading.enumerate())
+
+    def once_running(what: str, part: float) -> None:
+        threading.Timer(0.5, stop.set).start()
+
+    def opens(workers: int) -> Classifier:
+        opened.append(Classifier.open(bundle, OPEN, workers))
+        return opened[-1]
+
+    with pytest.raises(KeyboardInterrupt):
+        density.Bench(opens, [jpeg], terms, once_running, stop).measure()
+    assert stop.is_set()
+    assert {thread.name for thread in set(threading.enumerate()) - before} == set()
+    with pytest.raises(RuntimeError, match="closed"):
+        opened[0].worker()
 
 
 # The command.
