@@ -21,6 +21,7 @@ from agent.core import health, tallies
 from agent.core.backlog import Backlog
 from agent.core.pulse import link_words, sync_sentence
 from agent.core.records import moment
+from agent.host import heap
 from agent.host.clock import SystemClock, boot_id
 from agent.host.metrics import Metrics, Sample
 from agent.host.notify import Notifier
@@ -85,6 +86,7 @@ class Sync:
         self._verdicts = VerdictStore(state_dir)
         self._thin_at_ns = 0
         self._say_at_ns = 0
+        self._heap = heap.Returned()
         own = random.Random(rng.random())  # noqa: S311 - spreads retries
         self._ordering = Ordering(config, self._clock, own, lambda: self._report().get("model"), stop, self._lives)
         who = Who(config.device.id, config.device.store, version("shelfwire"), self._boot)
@@ -165,6 +167,7 @@ class Sync:
         if now_ns < self._say_at_ns:
             return
         self._say_at_ns = now_ns + int(SAY_EVERY_S * 1e9)
+        self._heap.tick(now_ns)
         link, delivered = link_words(self._noted_link), self._uplink.counts["delivered"]
         self._lives.notifier.ready()
         self._lives.notifier.status(sync_sentence(link, self._sender.due(), delivered, self._lives.kept))

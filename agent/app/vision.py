@@ -34,6 +34,7 @@ from agent.core.placement import NOT_ALLOWED
 from agent.core.pulse import Pulse, vision_sentence
 from agent.core.records import moment
 from agent.errors import Rejected, ShelfwireError
+from agent.host import heap
 from agent.host.clock import SystemClock, boot_id
 from agent.host.metrics import Metrics, Sample
 from agent.host.notify import Notifier
@@ -82,6 +83,7 @@ class Vision:
         self._stop = stop
         self._lives = lives or Lives(config, stop, Notifier("", 0))
         self._pulse = Pulse()
+        self._heap = heap.Returned()
         self._born_s = 0.0 if self._lives.first else age_s()
         self._clock = SystemClock()
         limits = Limits(
@@ -230,6 +232,7 @@ class Vision:
             self._report(stopped=False)
             self._check_threads()
             self._notify()
+            self._heap.tick(self._clock.now().boot_ns)
             again = self._lives.reload_due()
             if again or (exit_when_done and self._mailboxes.finished):
                 break

@@ -5,6 +5,7 @@ from functools import partial
 
 from agent.app import Stop
 from agent.cli.common import add_config, add_logging, load_config, start_logging
+from agent.host import heap
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run until stopped."""
+    heap.share()  # before the first import that starts threads
     stop = Stop()
     stop.listen()
     from agent.app.vision import run_vision
