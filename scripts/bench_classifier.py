@@ -30,6 +30,7 @@ import openvino as ov
 from agent.bench.measure import throughput
 from agent.bench.rig import Rig
 from agent.host.clock import SystemClock
+from agent.host.processor import share_cores
 from agent.ports import Frame, Picture
 from models.classifier import Worker
 from models.loading import read_model
@@ -209,6 +210,7 @@ class Paced:
 def cpu_ms_per_frame(bundle: models.Bundle, pictures: list[Picture], rate_fps: float, seconds: float) -> float:
     """CPU time of this process for each frame that goes the pipeline's whole way, without decoding and model."""
     clock = SystemClock()
+    share_cores(2)  # as vision does with two workers
     with models.Classifier.open(bundle, "openvino") as classifier:
         rig = Rig(
             classifier, Paced(pictures, clock, rate_fps), clock, [f"camera-{n}" for n in range(CAMERAS)], 2,
