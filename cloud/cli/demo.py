@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from cloud.cli.common import Stop
-from cloud.demo import Demo, Options
+from cloud.demo import Demo, Options, closing
 from cloud.demo.child import LOOK_EVERY_S
 from cloud.demo.device import Sights
 from cloud.errors import Rejected
@@ -66,10 +66,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(counted))
     else:
-        _print_counts(counted)
-    books = [counted, *counted.get("others", {}).values()]
-    lost = sum(book["results_committed"] - book["results_in_cloud"] for book in books) + counted["unanswered"]
-    return 0 if options.keep is not None or lost == 0 else 1
+        print(closing.told(counted))
+    return 0 if options.keep is not None or closing.lost(counted) == 0 else 1
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -127,9 +125,3 @@ def _print_addresses(demo: Demo) -> None:
     for name, text in demo.addresses().items():
         _say(f"  {name:<8} {text}")
     _say("")
-
-
-def _print_counts(counted: dict[str, object]) -> None:
-    for name, value in counted.items():
-        shown = value if not isinstance(value, dict) else ", ".join(f"{k} {v}" for k, v in value.items()) or "none"
-        print(f"{name.replace('_', ' '):<28} {shown}")

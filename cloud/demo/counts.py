@@ -40,7 +40,7 @@ def report(
     frames, latency, answers = status["frames"], summary["latency"], status["answers"]
 
     def percentiles(name: str) -> dict[str, float | None]:
-        return {key: latency[name][key] for key in ("p50", "p95", "p99")}
+        return {key: _rounded(latency[name][key]) for key in ("p50", "p95", "p99")}
 
     dropped = sum(frames["dropped"].values())
     return {
@@ -67,9 +67,13 @@ def report(
         "capture_to_answer_ms": percentiles("capture_to_answer_ms"),
         "capture_to_cloud_ms": percentiles("capture_to_cloud_ms"),
         "device_rss_mb": round(peak_rss_bytes / 1e6, 1),
-        "first_answer_s": status["vision"].get("first_answer_s"),
+        "first_answer_s": _rounded(status["vision"].get("first_answer_s")),
         "runtime": status["vision"].get("runtime"),
         "model": status["vision"].get("model"),
         "batch": scored,
         **({"others": summary["others"]} if "others" in summary else {}),
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)

@@ -25,7 +25,7 @@ from torch.nn import functional
 from training import views
 from training.errors import TrainError
 from training.network import MEAN_BGR, SCALE, Network, ShelfNet
-from training.teacher import STRIDES, Said, Teacher
+from training.teacher import STRIDES, Said, Teachers
 
 TEMPERATURE = 2.0
 """By what the teacher's and the network's logits are divided before they are compared (Hinton et al. 2015)."""
@@ -102,7 +102,7 @@ class Learner:
         self,
         lessons: Lessons,
         plan: Plan,
-        teacher: Teacher | None,
+        teachers: Teachers | None,
         make: Callable[[int], Network] = ShelfNet,
     ) -> None:
         """`make` gives the network for a number of classes; the seed is set before."""
@@ -110,10 +110,10 @@ class Learner:
         torch.set_flush_denormal(True)  # numbers next to zero cost many times as much on x86
         self._lessons = lessons
         self._plan = plan
-        self._teacher = teacher
+        self._teachers = teachers
         self.network = make(lessons.classes).to(plan.device, memory_format=torch.channels_last)
         self.kept = copy.deepcopy(self.network).eval()
-        self._hints = _Hints(self._sample(), self.network, plan.device) if teacher is not None else None
+        self._hints = _Hints(self._sample(), self.network, plan.device) if teachers is not None else None
         trained: list[nn.Module] = [self.network, *([self._hints] if self._hints is not None else [])]
         groups = _groups(trained, self.network.given(), plan.decay)
         self._optimiser = torch.optim.AdamW(groups, lr=plan.rate, fused=True)
@@ -243,8 +243,8 @@ class Learner:
         plan = self._plan
         for group in self._optimiser.param_groups:
             group["lr"] = plan.rate * _rate(done) * group.get("part", 1.0)
-        said = self._teacher.ask(batch.pictures) if self._teacher is not None else None
-        x = normalise(_resized(batch.pictures, side_of(plan, done), self.progress.step), plan.device)
+        said = self._teachers.ask(batch.pictures) if self._teachers is not None else None
+        x = normalise(_as_cameras(batch.pictures, side_of(plan, done), self.progress.step), plan.device)
         self.network.train()
         with torch.autocast(plan.device, torch.bfloat16, enabled=plan.bfloat16):
             maps, vector = self.network.features(x)
@@ -283,17 +283,17 @@ class Learner:
     # What is shown to it.
 
     def _side(self) -> int:
-        return self._teacher.side_px if self._teacher is not None else self._plan.size_px
+        return self._teachers.side_px if self._teachers is not None else self._plan.size_px
 
     def _sample(self) -> Said:
         """What the teacher says about some views, for the scale and shape of what it gives."""
-        assert self._teacher is not None
+        assert self._teachers is not None
         if not self._lessons.photos:
             raise TrainError("teacher-idle", "a teacher speaks of photos, and there are none", "give --data")
         rng = np.random.default_rng((self._plan.seed, 2))
         chosen = rng.choice(len(self._lessons.photos), min(256, len(self._lessons.photos)), replace=False)
         pictures = np.stack([views.view(rng, self._lessons.photos[i], self._side()) for i in chosen])
-        return self._teacher.ask(pictures)
+        return self._teachers.ask(pictures)
 
     def _batches(self, first: int) -> Iterator[_Batch]:
         """Batch number n is the same whenever it is asked for: a training that goes on sees what it would have seen."""
@@ -388,12 +388,9 @@ def side_of(plan: Plan, done: float) -> int:
     return plan.size_px if part == 1 else max(32, round(plan.size_px * part / 32) * 32)
 
 
-def _resized(pictures: Pictures, side_px: int, step: int) -> Pictures:
-    """Mostly as the device resizes; every third batch smoother, because cameras differ."""
-    if pictures.shape[1] == side_px:
-        return pictures
-    how = cv2.INTER_AREA if step % 3 == 0 else cv2.INTER_LINEAR
-    return np.stack([np.asarray(cv2.resize(picture, (side_px, side_px), interpolation=how)) for picture in pictures])
+def _as_cameras(pictures: Pictures, side_px: int, step: int) -> Pictures:
+    """Resized, mostly as the device does it; every third batch smoother, because cameras differ."""
+    return views.resized(pictures, side_px, cv2.INTER_AREA if step % 3 == 0 else cv2.INTER_LINEAR)
 
 
 def _rate(done: float) -> float:

@@ -29,7 +29,7 @@ class Request:
     minutes: float | None
     size_px: int
     rate: float
-    teacher: Path | None
+    teachers: tuple[Path, ...]
     start: Path | None
     cache_dir: Path
     seed: int
@@ -41,7 +41,7 @@ class Request:
     @property
     def work_dir(self) -> Path:
         """Where this training keeps its state and its report: another request, another folder."""
-        paths = [path and path.resolve() for path in (self.data_dir, self.teacher, self.start)]
+        paths = [path and path.resolve() for path in (self.data_dir, *self.teachers, None, self.start)]
         named = (*paths, self.epochs, self.minutes, self.size_px, self.rate, self.seed, self.precision, self.backbone)
         return self.cache_dir / f"training-{hashlib.sha256(repr(named).encode()).hexdigest()[:12]}"
 

@@ -12,7 +12,7 @@ from training import choosing, finishing, learn, start
 from training.errors import TrainError
 from training.learn import Learner, Plan
 from training.material import Material, Progress, Request, gather
-from training.teacher import Teacher
+from training.teacher import Teachers
 
 __all__ = ["Request", "train"]
 
@@ -43,10 +43,10 @@ def _learner(request: Request, material: Material) -> Learner:
         bfloat16=_use_bfloat16(request.precision),
         device="cuda" if torch.cuda.is_available() else "cpu",
     )
-    teacher = Teacher(request.teacher, material.lessons.classes) if request.teacher is not None else None
+    teachers = Teachers(request.teachers, material.lessons.classes) if request.teachers else None
     if request.backbone is not None:
-        return start.learner(material.lessons, plan, teacher, request.backbone)
-    learner = Learner(material.lessons, plan, teacher)
+        return start.learner(material.lessons, plan, teachers, request.backbone)
+    learner = Learner(material.lessons, plan, teachers)
     if request.start is not None:
         left = learner.start_from(request.start)
         print(f"starting from {request.start}" + (f"; new: {', '.join(left)}" if left else ""), flush=True)

@@ -22,7 +22,7 @@ from training.learn import Learner, Lessons, Plan
 from training.network import MEAN_BGR, SCALE, Network
 from training.onnx_graph import Looks, body_of, read
 from training.onnx_net import OnnxBody
-from training.teacher import Teacher
+from training.teacher import Teachers
 
 OWN_SIDE_PX: Final = 160
 GIVEN_SIDE_PX: Final = 224
@@ -125,13 +125,13 @@ def licence(backbone: Backbone) -> str:
     )
 
 
-def learner(lessons: Lessons, plan: Plan, teacher: Teacher | None, backbone: Backbone) -> Learner:
+def learner(lessons: Lessons, plan: Plan, teachers: Teachers | None, backbone: Backbone) -> Learner:
     """A learner of `backbone` with a head for the lessons' classes. Raises what `opened` raises."""
     given = opened(backbone, plan.size_px, plan.seed)
     if not given.any_side:
         plan = replace(plan, sides=((1.0, 1.0),))
     print(f"starting from {mark_of(backbone)}" + ("" if given.any_side else f", at {plan.size_px} px only"), flush=True)
-    return Learner(lessons, plan, teacher, given.make)
+    return Learner(lessons, plan, teachers, given.make)
 
 
 def opened(backbone: Backbone, side_px: int, seed: int) -> Opened:

@@ -1,6 +1,7 @@
-"""A larger network that the small one learns from: its scores, and what its layers hold, for every view anew."""
+"""Larger networks that the small one learns from: their scores, and what layers hold, for every view anew."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import openvino as ov
 from openvino.preprocess import ColorFormat, PrePostProcessor
 
+from training import views
 from training.errors import TrainError
 
 STRIDES = (8, 16, 32)
@@ -16,47 +18,72 @@ STRIDES = (8, 16, 32)
 CHUNK = 8
 """Pictures that one request takes: what its layers hold stays in the cache."""
 
+LEAST = np.float32(1e-7)
+"""The least probability of which a logarithm is taken."""
+
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """The teacher's word on a batch: log probabilities (N, classes), maps (N, C, h, w) per stride, a vector (N, F)."""
+    """The teachers' word on a batch: log probabilities (N, classes), maps (N, C, h, w) per stride, a vector (N, F)."""
 
     scores: Floats
     maps: tuple[Floats, ...]
     vector: Floats | None
 
 
-class Teacher:
-    """An ONNX classifier that takes RGB, x / 127.5 - 1, float32 (N, 3, S, S), and gives logits or probabilities.
+class Teachers:
+    """One larger classifier or several, whose probabilities are averaged: where one is wrong the others seldom are in
+    the same way (Hinton et al. 2015).
 
-    Beside the scores it gives the last residual sum at each of STRIDES and what its last matrix product takes (Romero
-    et al. 2015, FitNets), as far as the graph has them.
+    Each is an ONNX file that gives logits or probabilities of the same labels, and takes RGB, x / 127.5 - 1, float32
+    (N, 3, S, S), or bytes as the files that this training writes: BGR, (N, S, S, 3).
+
+    Beside the scores the first gives the last residual sum at each of STRIDES and what its last matrix product takes
+    (Romero et al. 2015, FitNets), as far as its graph has them.
     """
 
-    def __init__(self, path: Path, classes: int) -> None:
+    def __init__(self, paths: Sequence[Path], classes: int) -> None:
+        """Raises TrainError teacher-missing, teacher-broken, teacher-labels."""
+        self._all = [_Teacher(path, classes, layers=not number) for number, path in enumerate(paths)]
+        self.side_px = self._all[0].side_px
+
+    def ask(self, pictures: npt.NDArray[np.uint8]) -> Said:
+        """What they say about `pictures` (N, side_px, side_px, 3) BGR."""
+        said = [teacher.ask(pictures) for teacher in self._all]
+        if len(said) == 1:
+            return said[0]
+        mean = np.mean([np.exp(one.scores) for one in said], axis=0)
+        return Said(np.log(np.maximum(mean, LEAST)), said[0].maps, said[0].vector)
+
+
+class _Teacher:
+    """One of them; it speaks of its layers if it is to give `layers`."""
+
+    def __init__(self, path: Path, classes: int, layers: bool) -> None:
         if not path.is_file():
             raise TrainError(
                 "teacher-missing", f"{path} does not exist", "leave --teacher away to learn from labels alone"
             )
         try:
             graph = ov.Core().read_model(str(path))
-            self.side_px = int(graph.input(0).partial_shape[2].get_length())
-            graph.reshape(ov.PartialShape([-1, 3, self.side_px, self.side_px]))
-        except RuntimeError as broken:
-            raise TrainError(
-                "teacher-broken", f"{path} is no picture classifier: {broken}", "give an ONNX file (N, 3, S, S)"
-            ) from None
-        given = int(graph.output(0).partial_shape[1].get_length())
+            takes_bytes = graph.input(0).element_type == ov.Type.u8
+            self.side_px = int(graph.input(0).partial_shape[1 if takes_bytes else 2].get_length())
+            sides = (self.side_px, self.side_px)
+            graph.reshape(ov.PartialShape([-1, *sides, 3] if takes_bytes else [-1, 3, *sides]))
+            given = int(graph.output(0).partial_shape[1].get_length())
+        except (RuntimeError, IndexError) as broken:
+            hint = "give an ONNX file that takes (N, 3, S, S), or one that this training wrote"
+            raise TrainError("teacher-broken", f"{path} is no picture classifier: {broken}", hint) from None
         if given != classes:
             raise TrainError(
                 "teacher-labels",
-                f"the teacher gives {given} scores for {classes} labels",
+                f"{path} gives {given} scores for {classes} labels",
                 "give one of the same labels",
             )
-        maps = _maps(graph, self.side_px)
-        vector = _vector(graph)
+        maps = _maps(graph, self.side_px) if layers else []
+        vector = _vector(graph) if layers else None
         extra = maps + ([vector] if vector is not None else [])
         if extra:
             graph.add_outputs(extra)
@@ -64,10 +91,10 @@ class Teacher:
         self._has_vector = vector is not None
         cores = len(os.sched_getaffinity(0))
         settings = {"NUM_STREAMS": cores, "INFERENCE_NUM_THREADS": cores, "ENABLE_CPU_PINNING": False}
-        self._compiled = ov.Core().compile_model(_with_bytes(graph), "CPU", settings)
+        self._compiled = ov.Core().compile_model(graph if takes_bytes else _with_bytes(graph), "CPU", settings)
 
     def ask(self, pictures: npt.NDArray[np.uint8]) -> Said:
-        """What the teacher says about `pictures` (N, side_px, side_px, 3) BGR."""
+        pictures = views.resized(pictures, self.side_px)
         requests = []
         for start in range(0, len(pictures), CHUNK):
             requests.append(self._compiled.create_infer_request())
@@ -115,6 +142,6 @@ def _vector(graph: ov.Model) -> ov.Output | None:
 def _log_probabilities(given: Floats) -> Floats:
     """Logarithms of the softmax of `given`, or of `given` where its rows already are probabilities."""
     if given.min() >= 0 and np.allclose(given.sum(axis=1), 1, atol=1e-2):
-        return np.log(np.maximum(given, np.float32(1e-7)))
+        return np.log(np.maximum(given, LEAST))
     given = given - given.max(axis=1, keepdims=True)
     return np.asarray(given - np.log(np.exp(given).sum(axis=1, keepdims=True)), np.float32)

@@ -53,10 +53,13 @@ def _method(request: Request, material: Material, learner: Learner) -> str:
     )
     if material.data is not None:
         method += " The side of the input and one factor that makes its scores mean what they say were chosen on val."
-    if request.teacher is not None:
+    if request.teachers:
+        one = len(request.teachers) == 1
+        who, whom = ("a larger network", "it") if one else (f"{len(request.teachers)} larger networks", "them")
+        scores = "the scores and what its layers hold" if one else "the mean of the scores and what layers of one hold"
         method += (
-            " It learnt from a larger network too, of which each view got the scores and what its layers hold "
-            "(knowledge distillation); no weights were taken from it."
+            f" It learnt from {who} too, of which each view got {scores} (knowledge distillation); no weights were "
+            f"taken from {whom}."
         )
     return method
 
@@ -96,7 +99,7 @@ def training(
         "Seed": str(request.seed),
         "Threads": f"{torch.get_num_threads()} on {learner.device}",
         "Started from": start.shortly(request.start, request.backbone),
-        "Teacher": "none" if request.teacher is None else request.teacher.name,
+        "Teacher": ", ".join(teacher.name for teacher in request.teachers) or "none",
         "Pictures learnt at": f"{request.size_px} px, {learner.arithmetic}",
         "Input": f"{manifest.input.width} x {manifest.input.height} px",
         **_scene_facts(told.metrics),

@@ -50,6 +50,13 @@ def middle(picture: Picture, side_px: int) -> Picture:
     return np.asarray(cv2.resize(square, (side_px, side_px), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
+def resized(pictures: npt.NDArray[np.uint8], side_px: int, how: int = cv2.INTER_LINEAR) -> npt.NDArray[np.uint8]:
+    """`pictures` (N, S, S, 3) as (N, side_px, side_px, 3)."""
+    if pictures.shape[1] == side_px:
+        return pictures
+    return np.stack([np.asarray(cv2.resize(picture, (side_px, side_px), interpolation=how)) for picture in pictures])
+
+
 def _cut(rng: np.random.Generator, picture: Picture, side_px: int, taste: Taste) -> Picture:
     """A rectangle of random size, shape and place, turned and mirrored at random, in one resampling."""
     height, width = picture.shape[:2]
