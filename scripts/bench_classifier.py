@@ -180,7 +180,6 @@ class Paced:
         self._clock = clock
         self._every_s = 1 / rate_fps
         self._lock = threading.Lock()
-        self._pause = threading.Event()
         self._due_s = time.monotonic()
         self._free = list(range(CAMERAS))
         self._numbers: Counter[int] = Counter()
@@ -194,7 +193,7 @@ class Paced:
             self._numbers[camera] += 1
             number = self._numbers[camera]
         if wait_s > 0:
-            self._pause.wait(wait_s)
+            time.sleep(wait_s)
         return Frame(f"camera-{camera}", number, self._pictures[number % len(self._pictures)], self._clock.now())
 
     def done(self, frame: Frame) -> None:
