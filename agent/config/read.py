@@ -21,6 +21,15 @@ NOT_ORDERED = ("device",)
 TRUST_KEYS = ("root_file", "repository")
 """What the cloud may not order: who a device is, where its files lie, and what it trusts."""
 
+IN_TOML = {
+    "string_type": "text in quotes",
+    "bool_type": "true or false, without quotes",
+    "bool_parsing": "true or false, without quotes",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number, without quotes"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number, without quotes"),
+}
+"""What a value must be, as one writes it, by pydantic's name for the error that it is something else."""
+
 
 def _keys_at(location: tuple[int | str, ...]) -> list[str]:
     """Names allowed beside the last element of an error's location."""
@@ -47,7 +56,18 @@ def _sentence(error: Any) -> str:
         return f"{where}: unknown key; {nearest(str(error['loc'][-1]), _keys_at(error['loc']))}"
     if error["type"] == "missing":
         return f"{where}: missing"
-    text = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] in ("model_type", "dict_type"):
+        return f"{where}: this is a section; write [{where}], with one bracket, and its keys below"
+    if error["type"] == "tuple_type":
+        tables = len(error["loc"]) == 1
+        return f"{where}: " + (
+            f"there may be several of these; write [[{where}]], with two brackets, and the keys of one below"
+            if tables
+            else f"must be a list: {where.rpartition('.')[2]} = [...]"
+        )
+    if error["type"] in IN_TOML:
+        return f"{where}: must be {IN_TOML[error['type']]}"
+    text = str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "must be", 1)
     return f"{where}: {text}" if where else text
 
 
