@@ -36,6 +36,9 @@ GIVEN_RATE = 0.1
 SMOOTHING = 0.1
 """How much of a hard label is spread over all classes."""
 
+ON_SIDES = ((0.5, 0.8), (1.0, 1.0))
+"""`Plan.sides` of weights that another training has brought this far: the smallest pictures taught them long ago."""
+
 LOSSES = ("loss", "labels", "teacher", "hints")
 """What the figures of an epoch hold of losses, as far as they were there."""
 

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ def _learner(request: Request, material: Material) -> Learner:
     teachers = Teachers(request.teachers, material.lessons.classes) if request.teachers else None
     if request.backbone is not None:
         return start.learner(material.lessons, plan, teachers, request.backbone)
+    if request.start is not None:
+        plan = replace(plan, sides=learn.ON_SIDES)
     learner = Learner(material.lessons, plan, teachers)
     if request.start is not None:
         left = learner.start_from(request.start)

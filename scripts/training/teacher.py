@@ -34,8 +34,8 @@ class Said:
 
 
 class Teachers:
-    """One larger classifier or several, whose probabilities are averaged: where one is wrong the others seldom are in
-    the same way (Hinton et al. 2015).
+    """One larger classifier or several, whose log probabilities are averaged: where one is wrong the others seldom are
+    in the same way, and the mean says less surely what they do not agree on (Hinton et al. 2015).
 
     Each is an ONNX file that gives logits or probabilities of the same labels, and takes RGB, x / 127.5 - 1, float32
     (N, 3, S, S), or bytes as the files that this training writes: BGR, (N, S, S, 3).
@@ -54,8 +54,8 @@ class Teachers:
         said = [teacher.ask(pictures) for teacher in self._all]
         if len(said) == 1:
             return said[0]
-        mean = np.mean([np.exp(one.scores) for one in said], axis=0)
-        return Said(np.log(np.maximum(mean, LEAST)), said[0].maps, said[0].vector)
+        mean = np.mean([one.scores for one in said], axis=0)
+        return Said(_log_softmax(mean), said[0].maps, said[0].vector)
 
 
 class _Teacher:
@@ -143,5 +143,9 @@ def _log_probabilities(given: Floats) -> Floats:
     """Logarithms of the softmax of `given`, or of `given` where its rows already are probabilities."""
     if given.min() >= 0 and np.allclose(given.sum(axis=1), 1, atol=1e-2):
         return np.log(np.maximum(given, LEAST))
+    return _log_softmax(given)
+
+
+def _log_softmax(given: Floats) -> Floats:
     given = given - given.max(axis=1, keepdims=True)
     return np.asarray(given - np.log(np.exp(given).sum(axis=1, keepdims=True)), np.float32)

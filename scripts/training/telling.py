@@ -56,7 +56,9 @@ def _method(request: Request, material: Material, learner: Learner) -> str:
     if request.teachers:
         one = len(request.teachers) == 1
         who, whom = ("a larger network", "it") if one else (f"{len(request.teachers)} larger networks", "them")
-        scores = "the scores and what its layers hold" if one else "the mean of the scores and what layers of one hold"
+        scores = (
+            "the scores and what its layers hold" if one else "the mean of their scores and what layers of one hold"
+        )
         method += (
             f" It learnt from {who} too, of which each view got {scores} (knowledge distillation); no weights were "
             f"taken from {whom}."

@@ -43,7 +43,7 @@ def floats(sharpness: float = 1.0) -> bytes:
     return whole.SerializeToString()
 
 
-def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
@@ -73,12 +73,12 @@ def test_one_teacher_says_what_its_file_says(tmp_path: Path, pictures: npt.NDArr
     assert said.vector is not None and said.vector.shape == (11, 6)
 
 
-def test_of_several_the_probabilities_are_averaged_and_the_first_shows_its_layers(
+def test_of_several_the_log_probabilities_are_averaged_and_the_first_shows_its_layers(
     tmp_path: Path, pictures: npt.NDArray[np.uint8]
 ) -> None:
     models = [floats(), floats(sharpness=9.0)]
     said = Teachers([kept(tmp_path, f"{n}.onnx", model) for n, model in enumerate(models)], 3).ask(pictures)
-    mean = np.mean([by_runtime(model, pictures) for model in models], axis=0)
+    mean = softmax(np.mean([np.log(by_runtime(model, pictures)) for model in models], axis=0))
     np.testing.assert_allclose(np.exp(said.scores), mean, atol=CLOSE)
     alone = Teachers([tmp_path / "0.onnx"], 3).ask(pictures)
     assert said.vector is not None and alone.vector is not None
@@ -96,7 +96,7 @@ def test_a_file_that_this_training_wrote_teaches_beside_another_of_another_side(
     session = ort.InferenceSession(own.read_bytes(), providers=["CPUExecutionProvider"])
     mine = session.run(None, {"picture": larger})[0]
     assert teachers.side_px == 48
-    mean = (mine + by_runtime(floats(), smaller)) / 2
+    mean = softmax((np.log(mine) + np.log(by_runtime(floats(), smaller))) / 2)
     np.testing.assert_allclose(np.exp(teachers.ask(larger).scores), mean, atol=CLOSE)
 
 
