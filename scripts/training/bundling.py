@@ -13,6 +13,7 @@ from models import Bundle, Classifier, Manifest, decode_picture, pack
 from models.bundle import Golden, GoldenInput, Limits, Provenance
 from models.prepare import Input
 from models.setup import Setup
+from training import card
 from training.photos import SIDE_PX
 
 import cv2  # isort: skip
@@ -21,6 +22,7 @@ GOLDEN_SEED = 30_000
 GOLDEN_SIZE = (320, 180)
 GOLDEN_INPUTS = 6
 WORTH_WRITING = 5e-4
+EASY = "The rendered scenes are easy: their figure shows that the demonstration works, nothing about real shops."
 FILES = {"fp32": "model.onnx", "int8": "model-int8.onnx"}
 
 Progress = Callable[[int, int], None]
@@ -43,6 +45,8 @@ class Story:
     data_set: str
     licence: str
     limits: str
+    grocery: bool = False
+    """Whether it is the Grocery Store Dataset that was learnt."""
     metrics: dict[str, float] = field(default_factory=dict)
     threshold: float = 0.5
     threshold_reason: str = "no photos were given, so the threshold is a guess"
@@ -157,26 +161,22 @@ def _expected(bundle: Bundle, precision: str, paths: list[str]) -> dict[str, dic
 
 
 def _card(story: Story, parts: Parts) -> str:
-    figures = "\n".join(f"| {name.replace('_', ' ')} | {value:.4g} |" for name, value in story.metrics.items())
-    return f"""# {len(parts.labels)} products of a grocery shelf
-
-| measured | |
-|---|---|
-{figures}
-
-Measured by the script that made the bundle, through the product's own classifier (its resize, its runtime).
-
-**Takes** a BGR picture, the middle square of it, at {parts.size_px} x {parts.size_px}. **Gives** a probability for each label.
-
-**Threshold {story.threshold}**: {story.threshold_reason}. Below it an answer is called `unknown`.
-
-**Data.** {story.data_set}
-
-**Licence.** {story.licence}
-
-**Method.** {story.method}
-
-**Limits.** {story.limits} There is no class for anything else: a picture of something else gets one of these labels,
-and how often above the threshold was not measured. The rendered scenes are easy: their figure shows that the
-demonstration works, nothing about real shops. Not to be used to charge customers without a person's check.
-"""  # noqa: E501
+    sizes = {precision: len(content) for precision, content in parts.models.items()}
+    interval = " In brackets: the 95 % interval (Wilson)." if "val_photos" in story.metrics else ""
+    side = f"{parts.size_px} x {parts.size_px}"
+    lines = [
+        f"# {card.title(len(parts.labels), story.grocery)}",
+        card.figures(story.metrics, sizes),
+        "Measured by the script that made the bundle, through the product's own classifier (its resize, its runtime)."
+        + interval,
+        f"**Takes** a BGR picture, the middle square of it, at {side}. **Gives** a probability for each label.",
+        f"**Threshold {story.threshold}**: {story.threshold_reason}. Below it an answer is called `unknown`.",
+        f"**Data.** {story.data_set}",
+        f"**Licence.** {story.licence}",
+        f"**Method.** {story.method}",
+        f"**Limits.** {story.limits} There is no class for anything else: a picture of something else gets one of "
+        "these labels, and how often above the threshold was not measured."
+        + (f" {EASY}" if "synthetic_frames" in story.metrics else "")
+        + " Not to be used to charge customers without a person's check.",
+    ]
+    return "\n\n".join(lines) + "\n"

@@ -35,7 +35,7 @@ def _story(request: Request, material: Material, learner: Learner) -> Story:
         return Story(method, "Rendered scenes of the synthetic camera only.", "Apache-2.0, as the project.", limits)
     names = material.classes.names
     if set(names) >= GROCERY:
-        return Story(method, *_grocery())
+        return Story(method, *_grocery(), grocery=True)
     data_set = f"{len(material.data.train)} photos of {len(names)} classes."
     return Story(method, data_set, "That of the photos; to be filled in by whoever trained it.", "Not described.")
 
