@@ -61,11 +61,7 @@ class Drafts:
         """Make the record of the device's own answer."""
         trust = self._trust(frame)
         body = records.result_body(
-            camera=frame.camera,
-            frame=frame.number,
-            wall_ns=frame.captured.wall_ns,
-            boot_ns=frame.captured.boot_ns,
-            clock=trust,
+            _origin(frame, trust),
             labels=answer.top,
             conclusion=conclusion,
             model=dict(self._policy.model),
@@ -109,11 +105,7 @@ class Drafts:
         trust = self._trust(frame)
         log.info("camera %s: alert %s %s: %s", frame.camera, rule.name, change.state, change.reason)
         body = records.alert_body(
-            camera=frame.camera,
-            frame=frame.number,
-            wall_ns=frame.captured.wall_ns,
-            boot_ns=frame.captured.boot_ns,
-            clock=trust,
+            _origin(frame, trust),
             rule=rule.name,
             change=change,
             label=rule.label,
@@ -126,11 +118,7 @@ class Drafts:
         """Make the alert that says that a camera's condition has begun or ended."""
         trust = self._trust(frame)
         body = records.alert_body(
-            camera=frame.camera,
-            frame=frame.number,
-            wall_ns=frame.captured.wall_ns,
-            boot_ns=frame.captured.boot_ns,
-            clock=trust,
+            _origin(frame, trust),
             rule=notice.condition,
             change=alerting.Change(notice.state, notice.since_wall_ns, notice.text),
             label=notice.condition,
@@ -143,11 +131,7 @@ class Drafts:
         """Make the record of a picture that lies in the spool; `size` is its width and height."""
         frame, trust = job.frame, self._trust(job.frame)
         body = records.frame_body(
-            camera=frame.camera,
-            frame=frame.number,
-            wall_ns=frame.captured.wall_ns,
-            boot_ns=frame.captured.boot_ns,
-            clock=trust,
+            _origin(frame, trust),
             size=size,
             reason=job.reason,
             answer=job.answer,
@@ -159,3 +143,7 @@ class Drafts:
         """Put together what a copy says of the device's own answer; `seen` is this frame's label alone."""
         runtime = answer.runtime or self._policy.runtime
         return records.own_answer(seen=seen, labels=answer.top, model=dict(self._policy.model), runtime=runtime)
+
+
+def _origin(frame: Frame, trust: ClockTrust) -> records.Origin:
+    return records.Origin(frame.camera, frame.number, frame.captured.wall_ns, frame.captured.boot_ns, trust)

@@ -39,7 +39,7 @@ import psycopg
 from agent.camera.encode import to_jpeg
 from agent.camera.mailboxes import Mailboxes
 from agent.config import Config
-from agent.core.records import frame_body, moment
+from agent.core.records import Origin, frame_body, moment
 from agent.host.clock import SystemClock
 from agent.ports import Draft, Frame, Lane
 from agent.store.shards import summary
@@ -510,7 +510,7 @@ def _spool(pictures: Pictures, count: int, state: Path) -> None:
         height, width = _decode(pictures.camera[pictures.index(number)]).shape[:2]
         now = clock.now()
         body = frame_body(
-            camera="camera-0", frame=number, wall_ns=now.wall_ns, boot_ns=now.boot_ns, clock="synced",
+            Origin("camera-0", number, now.wall_ns, now.boot_ns, "synced"),
             size=(width, height), reason="deferred", answer=None, truth=None,
         )  # fmt: skip
         writer.put([Draft("frame", Lane.BATCH, body, now, "synced", writer.spool.keep(jpeg))])

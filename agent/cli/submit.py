@@ -17,7 +17,7 @@ from typing import Any
 
 from agent.cli.common import add_config, add_json, load_config, table
 from agent.config import NAME, Config
-from agent.core.records import frame_body
+from agent.core.records import Origin, frame_body
 from agent.errors import Broken, Rejected, Retryable
 from agent.host.clock import SystemClock, boot_id
 from agent.link.doorbell import ring
@@ -175,11 +175,7 @@ def submit(config: Config, jpegs: list[_Jpeg], camera: str) -> list[_Submitted]:
 
 def _draft(number: int, jpeg: _Jpeg, picture: Spooled, camera: str, now: Stamp, clock: SystemClock) -> Draft:
     body = frame_body(
-        camera=camera,
-        frame=number,
-        wall_ns=now.wall_ns,
-        boot_ns=now.boot_ns,
-        clock=clock.trust(),
+        Origin(camera, number, now.wall_ns, now.boot_ns, clock.trust()),
         size=(jpeg.width, jpeg.height),
         reason=REASON,
         answer=None,

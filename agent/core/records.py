@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from agent.core.alerting import Change
@@ -16,13 +17,30 @@ def moment(wall_ns: int) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest_ns // 1000:06d}Z"
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which frame a record is about, when it was captured, and whether the wall clock could be believed then."""
+
+    camera: str
+    frame: int
+    wall_ns: int
+    boot_ns: int
+    clock: str
+
+    def fields(self) -> dict[str, Any]:
+        """The fields that every record of a frame has."""
+        return {
+            "camera": self.camera,
+            "frame": self.frame,
+            "captured_at": moment(self.wall_ns),
+            "boot_ns": self.boot_ns,
+            "clock": self.clock,
+        }
+
+
 def result_body(
+    origin: Origin,
     *,
-    camera: str,
-    frame: int,
-    wall_ns: int,
-    boot_ns: int,
-    clock: str,
     labels: tuple[tuple[str, float], ...],
     conclusion: Conclusion,
     model: dict[str, Any],
@@ -34,11 +52,7 @@ def result_body(
 ) -> bytes:
     """Encode a result (wire `Result`)."""
     body: dict[str, Any] = {
-        "camera": camera,
-        "captured_at": moment(wall_ns),
-        "boot_ns": boot_ns,
-        "clock": clock,
-        "frame": frame,
+        **origin.fields(),
         "labels": _labels(labels),
         "decision": {
             "label": conclusion.label,
@@ -59,12 +73,8 @@ def result_body(
 
 
 def alert_body(
+    origin: Origin,
     *,
-    camera: str,
-    frame: int,
-    wall_ns: int,
-    boot_ns: int,
-    clock: str,
     rule: str,
     change: Change,
     label: str,
@@ -73,16 +83,12 @@ def alert_body(
 ) -> bytes:
     """Encode an alert (wire `Alert`). `thumbnail` is a JPEG in base64."""
     body: dict[str, Any] = {
-        "camera": camera,
-        "captured_at": moment(wall_ns),
-        "boot_ns": boot_ns,
-        "clock": clock,
+        **origin.fields(),
         "rule": rule,
         "state": change.state,
         "label": label,
         "score": round(score, 5),
         "since": moment(change.since_wall_ns),
-        "frame": frame,
         "reason": change.reason[:256],
     }
     if thumbnail is not None:
@@ -91,12 +97,8 @@ def alert_body(
 
 
 def frame_body(
+    origin: Origin,
     *,
-    camera: str,
-    frame: int,
-    wall_ns: int,
-    boot_ns: int,
-    clock: str,
     size: tuple[int, int],
     reason: str,
     answer: dict[str, Any] | None,
@@ -107,11 +109,7 @@ def frame_body(
     `answer` is the device's own, as `own_answer` makes it; None when it had none.
     """
     body: dict[str, Any] = {
-        "camera": camera,
-        "frame": frame,
-        "captured_at": moment(wall_ns),
-        "boot_ns": boot_ns,
-        "clock": clock,
+        **origin.fields(),
         "width": size[0],
         "height": size[1],
         "reason": reason,

@@ -11,7 +11,7 @@ from world import BOOT, FakeClock, FakeLink, Published, opened, receipt
 
 from agent.core.alerting import Change
 from agent.core.decide import Conclusion
-from agent.core.records import alert_body, result_body
+from agent.core.records import Origin, alert_body, result_body
 from agent.ports import Draft, Lane
 from agent.store.inspect import look
 from agent.store.sender import REFUSALS_BEFORE_DEAD, Sender
@@ -56,7 +56,7 @@ class World:
         for _ in range(n):
             now = self.clock.now()
             body = result_body(
-                camera="shelf", frame=1, wall_ns=now.wall_ns, boot_ns=now.boot_ns, clock="synced",
+                Origin("shelf", 1, now.wall_ns, now.boot_ns, "synced"),
                 labels=(("Banana", 0.9),), conclusion=Conclusion("Banana", "confirmed", False, "why"),
                 model={"name": "m", "version": "1", "release": 1, "digest": "0" * 64}, runtime="openvino",
                 waiting_ms=1, inference_ms=2, total_ms=3, truth=None,
@@ -67,7 +67,7 @@ class World:
     def alert(self) -> None:
         now = self.clock.now()
         body = alert_body(
-            camera="shelf", frame=1, wall_ns=now.wall_ns, boot_ns=now.boot_ns, clock="synced", rule="r",
+            Origin("shelf", 1, now.wall_ns, now.boot_ns, "synced"), rule="r",
             change=Change("raised", now.wall_ns, "why"), label="Banana", score=0.9, thumbnail=None,
         )  # fmt: skip
         self.writer.put([Draft("alert", Lane.ALERT, body, now, "synced")])

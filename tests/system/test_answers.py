@@ -18,7 +18,7 @@ from test_ingest import Start, rows, up
 from test_jobs import Worker
 from web_shop import serving, shelf
 
-from agent.core.records import frame_body
+from agent.core.records import Origin, frame_body
 from agent.host.clock import SystemClock, boot_id
 from agent.ports import Draft, Lane, Stamp
 from agent.store.database import open_database
@@ -62,7 +62,7 @@ class Shop:
             now = self.clock.now()
             picture = self.writer.spool.keep(shelf(self.frames, LABELS[self.frames % len(LABELS)], 320, 180))
             body = frame_body(
-                camera="door", frame=self.frames, wall_ns=now.wall_ns, boot_ns=now.boot_ns, clock="unsure",
+                Origin("door", self.frames, now.wall_ns, now.boot_ns, "unsure"),
                 size=(320, 180), reason="displaced", answer=None, truth=None,
             )  # fmt: skip
             stamp = Stamp(now.wall_ns, now.boot_ns)
