@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from test_device import wait_for
 from test_gateway import Hosted, hosting
 from test_ingest import Start, rows, up
 from test_jobs import Worker
+from waiting import wait_for
 from web_shop import serving, shelf
 
 from agent.core.records import Origin, frame_body

@@ -13,8 +13,9 @@ import psycopg
 import pytest
 from broker import START, Device
 from prometheus_client import CollectorRegistry
-from test_ingest import Start, rows, tally, up, wait_for
+from test_ingest import Start, rows, tally, up
 from test_jobs import free_port
+from waiting import wait_for
 
 from cloud.broker import CLOUD, Broker
 from cloud.courier import Courier
@@ -65,7 +66,7 @@ def courier(broker: Broker, store: Store) -> Iterator[Carry]:
         one = Courier(store, options, registry=CollectorRegistry(), on_crash=crashes.append, pace=pace)
         started.append(one)
         one.start()
-        wait_for(lambda: one.connected, "the courier is connected")
+        wait_for("the courier is connected", lambda: one.connected)
         return one
 
     yield start
@@ -104,7 +105,7 @@ def test_a_verdict_reaches_its_device_and_the_receipt_ends_its_way(
     assert shop.told[0].origin.device == "shop-1"
     assert waiting(store) == 1, "what has no receipt stays"
     shop.confirm(late)
-    wait_for(lambda: waiting(store) == 0, "the receipt is taken")
+    wait_for("the receipt is taken", lambda: waiting(store) == 0)
     assert tally(store) == {"verdicts-serverless": 1, "verdicts-delivered": 1}
     assert len(shop.answers) == 1
 
@@ -118,7 +119,7 @@ def test_many_go_in_envelopes_within_the_limits(courier: Carry, join: Join, stor
     assert sorted(one.verdict.seq for one in shop.answers) == list(range(1, 451))
     assert all(len(told.good) <= bounds.SEND_RECORDS for told in shop.told)
     assert other.answers[0].verdict.device == "shop-2"
-    wait_for(lambda: running.metrics.verdicts._value.get() == 451, "each was sent once")
+    wait_for("each was sent once", lambda: running.metrics.verdicts._value.get() == 451)
 
 
 def test_two_couriers_send_each_verdict_once(courier: Carry, join: Join, store: Store) -> None:
@@ -153,7 +154,7 @@ def test_without_a_receipt_it_is_sent_again_under_the_same_key(
     shop.listen(lambda: len(shop.answers) == 3, "it comes again and again")
     assert len({(one.run, one.seq) for one in shop.answers}) == 1
     shop.confirm(shop.answers[0])
-    wait_for(lambda: waiting(store) == 0, "the late receipt is taken")
+    wait_for("the late receipt is taken", lambda: waiting(store) == 0)
     shop.confirm(shop.answers[0])
     shop.confirm(shop.answers[0], name="again")
     assert tally(store)["verdicts-delivered"] == 1
@@ -165,16 +166,16 @@ def test_a_device_that_is_away_gets_its_verdicts_when_it_comes_back(
     up(ingest())
     running = courier(PATIENT)
     answer(store, verdict(1), verdict(2))
-    wait_for(lambda: running.metrics.unheard._value.get() == 1, "the broker knows nobody who wants them")
+    wait_for("the broker knows nobody who wants them", lambda: running.metrics.unheard._value.get() == 1)
     shop = join()
     shop.say(Status(state="online", session="0" * 15 + "1"))
     shop.listen(lambda: len(shop.answers) == 2, "they come as soon as it is there")
     shop.say(Status(state="online", session="0" * 15 + "1"))  # the same presence again hurries nothing
     shop.say(Status(state="offline", session="0" * 15 + "1"))
     shop.confirm(*shop.answers)
-    wait_for(lambda: waiting(store) == 0, "the receipt is taken")
+    wait_for("the receipt is taken", lambda: waiting(store) == 0)
     answer(store, verdict(3))
-    wait_for(lambda: _next_in_s(store) > 200, "a device that has said goodbye is not sent anything")
+    wait_for("a device that has said goodbye is not sent anything", lambda: _next_in_s(store) > 200)
     assert running.metrics.envelopes._value.get() == 2
     shop.say(Status(state="online", session="0" * 15 + "2"))
     shop.listen(lambda: len(shop.answers) == 3, "and gets it when it comes back")
@@ -256,14 +257,14 @@ def test_a_receipt_ends_only_what_is_the_devices_own_and_was_sent(
     claim(first, str(run), "elsewhere", topic="shop-2")  # the broker lets nobody speak for another
     claim(first, str(run), "forged", source="/devices/shop-2")
     claim(first, "0" * 16, "another-cloud")
-    wait_for(lambda: [code for (code,) in rows(store.dsn, "SELECT code FROM quarantine")] == ["bad-source"], "is seen")
+    wait_for("is seen", lambda: [code for (code,) in rows(store.dsn, "SELECT code FROM quarantine")] == ["bad-source"])
     assert (waiting(store, "shop-1"), waiting(store, "shop-2")) == (1, 1)
     courier()
     second.listen(lambda: bool(second.answers), "the verdict comes")
     first.listen(lambda: bool(first.answers), "the verdict comes")
     claim(first, "0" * 16, "another-cloud-again")
     claim(first, str(run), "all-that-is-mine")
-    wait_for(lambda: waiting(store, "shop-1") == 0, "its own is ended")
+    wait_for("its own is ended", lambda: waiting(store, "shop-1") == 0)
     assert waiting(store, "shop-2") == 1
     assert tally(store, "shop-1")["verdicts-delivered"] == 1
 
@@ -290,7 +291,7 @@ def test_an_envelope_that_a_device_cannot_read_is_kept_for_a_person(ingest: Star
     payload = envelope.seal_message("receipt", envelope.device_source("shop-1"), said, START)
     shop.send("e7", payload, topics.RECEIPTS_UP)
     shop.send("e8", b"rubbish", topics.RECEIPTS_UP)
-    wait_for(lambda: len(rows(store.dsn, "SELECT 1 FROM quarantine")) == 2, "both are kept")
+    wait_for("both are kept", lambda: len(rows(store.dsn, "SELECT 1 FROM quarantine")) == 2)
     found = rows(store.dsn, "SELECT code, detail FROM quarantine ORDER BY id")
     assert found[0][0] == "verdicts-rejected"
     assert "bad-type" in str(found[0][1])
@@ -325,7 +326,7 @@ def test_ingest_carries_verdicts_too(join: Join, store: Store, broker: Broker) -
         answer(store, verdict(1))
         shop.listen(lambda: bool(shop.answers), "the verdict comes", 30)
         shop.confirm(*shop.answers)
-        wait_for(lambda: waiting(store) == 0, "the receipt is taken")
+        wait_for("the receipt is taken", lambda: waiting(store) == 0)
         metrics = httpx.get(f"http://127.0.0.1:{port}/metrics").text
         assert "shelfwire_courier_verdicts_total 1.0" in metrics
         assert "shelfwire_courier_connected 1.0" in metrics

@@ -6,12 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import requests
+from waiting import wait_for
 
 from agent.camera.synthetic import Scene
 
@@ -39,16 +38,6 @@ KEYS = {
 def start(*words: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "cloud.cli", "demo", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(what: str, holds: Callable[[], Any], timeout_s: float = 60) -> Any:
-    deadline_s = time.monotonic() + timeout_s
-    while time.monotonic() < deadline_s:
-        found = holds()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"waited {timeout_s:.0f} s for: {what}")
 
 
 def left_running(folder: Path) -> list[str]:

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import psycopg
 import pytest
 import requests
 from cloudevents.http import from_json
+from waiting import PATIENCE_S, wait_for
 
 from agent.camera.synthetic import Scene
 from cloud.broker import CLOUD, Broker
@@ -25,19 +25,7 @@ from cloud.store import Store
 
 import cv2  # isort: skip
 
-PATIENCE_S = 60.0
 DEVICE = "shop-1"
-
-
-def wait_for(what: str, holds: Callable[[], Any], timeout_s: float = PATIENCE_S) -> Any:
-    """Poll until `holds` gives something; for what happens in other processes and tells nobody."""
-    deadline_s = time.monotonic() + timeout_s
-    while time.monotonic() < deadline_s:
-        found = holds()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"waited {timeout_s:.0f} s for: {what}")
 
 
 class Box:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from broker import PATIENCE_S, make_broker
 from cloud_servers import swallowing
-from test_device import DEVICE, Box, wait_for
+from test_device import DEVICE, Box
+from waiting import wait_for
 
 from agent.config import load
 from agent.link import trace

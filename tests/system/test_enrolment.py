@@ -18,7 +18,7 @@ import pytest
 import requests
 from conftest import Postgres
 from fleet_shop import HOST, Cloud, Device, connected, enrolled, mode_of, next_of, own_topic, puback, started
-from test_device import wait_for
+from waiting import wait_for
 
 from agent import identity
 from agent.cli import main as agent_main

@@ -25,7 +25,8 @@ from fleet_shop import (
     started,
     with_certificate,
 )
-from test_device import Box, stop, wait_for
+from test_device import Box, stop
+from waiting import wait_for
 
 from agent import config, identity
 from agent.app.renewal import Renewal

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import wait_for
 
 from cloud.function import host as host_module
 from cloud.function import pool
@@ -38,13 +39,6 @@ HEADERS = {
     "x-shelfwire-camera": "cam-1",
     "x-shelfwire-captured-at": "2026-03-01T11:59:59.250000Z",
 }
-
-
-def wait_for(question: Callable[[], bool], what: str) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not question():
-        assert time.monotonic() < deadline_s, f"{what}: not within {PATIENCE_S} s"
-        time.sleep(0.02)
 
 
 def lives(pid: int) -> bool:
@@ -81,7 +75,7 @@ class Client:
 
     def wait_for_states(self, *states: str) -> list[int]:
         """Wait until the workers stand like that; gives their pids."""
-        wait_for(lambda: sorted(self.workers().values()) == sorted(states), f"workers {states}")
+        wait_for(f"workers {states}", lambda: sorted(self.workers().values()) == sorted(states))
         return list(self.workers())
 
     def meter(self, *names: str) -> list[object]:
@@ -154,7 +148,7 @@ def test_workers_come_with_calls_and_go_when_idle(host: Callable[..., Client], p
         release(pipe)
         assert {call.result().json()["pid"] for call in calls} == set(pids)
     assert client.wait_for_states() == []
-    wait_for(lambda: not any(map(lives, pids)), "the processes have ended")
+    wait_for("the processes have ended", lambda: not any(map(lives, pids)))
     assert client.meter("invocations", "cold_starts", "errors", "throttles") == [3, 3, 0, 0]
 
 
@@ -233,7 +227,7 @@ def test_a_call_that_hangs_is_ended_and_its_worker_replaced(host: Callable[..., 
         (pid,) = client.wait_for_states("busy")
         late = held.result()
     assert (late.status_code, late.json()["code"]) == (504, "function-timeout")
-    wait_for(lambda: not lives(pid), "the worker has ended")
+    wait_for("the worker has ended", lambda: not lives(pid))
     client.wait_for_states()
     assert client.meter("invocations", "timeouts", "errors") == [1, 1, 0]
     with ThreadPoolExecutor(1) as callers:
@@ -493,7 +487,7 @@ def test_workers_do_not_outlive_a_host_that_is_killed(running: Command) -> None:
     (pid,) = running.client.wait_for_states("idle")
     running.process.kill()
     running.process.wait(PATIENCE_S)
-    wait_for(lambda: not lives(pid), "the worker has ended")
+    wait_for("the worker has ended", lambda: not lives(pid))
 
 
 def test_a_stopped_worker_is_replaced(running: Command) -> None:

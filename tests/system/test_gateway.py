@@ -23,8 +23,9 @@ import pytest
 from broker import Device
 from conftest import Postgres
 from prometheus_client.parser import text_string_to_metric_families
-from test_ingest import rows, wait_for
+from test_ingest import rows
 from test_web_api import problem
+from waiting import wait_for
 from web_shop import serving, shelf
 
 from cloud.broker import CLOUD, Broker
@@ -274,8 +275,8 @@ def test_a_sender_that_hangs_up_leaves_nothing_behind(real: House) -> None:
             "X-Shelfwire-Clock: synced\r\nContent-Length: 100000\r\n\r\n"
         )
         raw.sendall(head.encode() + JPEG[:1000])
-        wait_for(lambda: real.metrics()["shelfwire_gateway_under_way"] == 1, "it is under way")
-    wait_for(lambda: real.metrics()["shelfwire_gateway_under_way"] == 0, "its place is free again")
+        wait_for("it is under way", lambda: real.metrics()["shelfwire_gateway_under_way"] == 1)
+    wait_for("its place is free again", lambda: real.metrics()["shelfwire_gateway_under_way"] == 0)
 
 
 def test_without_a_function_the_device_is_told_so(store: Store) -> None:
@@ -342,7 +343,7 @@ def test_the_device_is_not_kept_waiting_beyond_its_deadline(toy: House) -> None:
 
 
 def test_a_function_that_is_busy_asks_to_come_again(toy: House) -> None:
-    wait_for(lambda: "busy" not in httpx.get(f"{toy.function.url}healthz").text, "the call given up before has ended")
+    wait_for("the call given up before has ended", lambda: "busy" not in httpx.get(f"{toy.function.url}healthz").text)
     with ThreadPoolExecutor(3) as pool:
         answers = list(pool.map(lambda n: put(toy.api, n, camera="hangs", device="shop-3"), (10, 11, 12)))
     codes = sorted(answer.status_code for answer in answers)
@@ -356,7 +357,7 @@ def test_what_waits_for_the_function_does_not_hold_up_the_pages(toy: House, monk
     monkeypatch.setattr(gateway_module, "MOST_UNDER_WAY", 2)
     with ThreadPoolExecutor(2) as pool:
         held = [pool.submit(put, toy.api, n, camera="hangs", device="shop-3") for n in (20, 21)]
-        wait_for(lambda: toy.metrics()["shelfwire_gateway_under_way"] == 2, "both are under way")
+        wait_for("both are under way", lambda: toy.metrics()["shelfwire_gateway_under_way"] == 2)
         busy = put(toy.api, 22)
         problem(busy, 429, "gateway-busy")
         assert busy.headers["retry-after"] == "1"
@@ -533,7 +534,7 @@ def test_the_whole_way_from_a_picture_to_its_device(broker: Broker, postgres: Po
             shop.listen(lambda: len(shop.answers) >= 20, "the verdicts come")
             assert {one.verdict.label for one in shop.answers} == {"Banana"}
             shop.confirm(*shop.answers)
-            wait_for(lambda: rows(dsn, "SELECT count(*) FROM outbound") == [(0,)], "the receipts are taken")
+            wait_for("the receipts are taken", lambda: rows(dsn, "SELECT count(*) FROM outbound") == [(0,)])
             assert len(shop.answers) == 20
             assert "shelfwire_courier_verdicts_total 20" in api.get("/metrics").text
     finally:

@@ -17,6 +17,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from broker import PATIENCE_S, RUN, START, Device, alert, result, sealed
+from waiting import wait_for
 
 from cloud.broker import CLOUD, Broker
 from cloud.errors import Rejected
@@ -41,20 +42,12 @@ def rows(dsn: str, statement: str, *values: object) -> list[tuple[object, ...]]:
         return connection.execute(statement.encode(), values).fetchall()
 
 
-def wait_for(question: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
-    """Ask until the answer is yes: for what no receipt tells."""
-    deadline_s = time.monotonic() + timeout_s
-    while not question():
-        assert time.monotonic() < deadline_s, f"{what}: not within {timeout_s} s"
-        time.sleep(0.02)
-
-
 def tally(store: Store, device: str = "shop-1") -> dict[str, int]:
     return dict(rows(store.dsn, "SELECT name, n FROM tally WHERE device = %s", device))  # type: ignore[arg-type]
 
 
 def up(ingest: Ingest) -> Ingest:
-    wait_for(lambda: ingest.connected, "ingest is connected")
+    wait_for("ingest is connected", lambda: ingest.connected)
     return ingest
 
 
@@ -167,7 +160,7 @@ def test_three_shuffled_copies_of_everything_leave_the_tables_as_one_in_order(
     try:
         second = up(ingest(now=lambda: NOON, into=other))
         play(shuffled)
-        wait_for(lambda: tally(other).get("received") == 309, "every copy was received")
+        wait_for("every copy was received", lambda: tally(other).get("received") == 309)
         second.stop()
         assert dump(other.dsn) == once
         assert tally(other) == {"received": 309, "committed": 103, "duplicates": 206}
@@ -288,7 +281,7 @@ def test_an_unreadable_envelope_without_correlation_gets_no_receipt(
     shop.publish(shop.topic, b"rubbish", correlation="schön".encode())
     shop.send(*sealed("shop-1", [result(1)], envelope_id="good"))
     shop.receipts("good")
-    wait_for(lambda: store.counts().quarantined == 2, "both are in quarantine")
+    wait_for("both are in quarantine", lambda: store.counts().quarantined == 2)
     assert [receipt.envelope for receipt in shop.seen] == ["good"]
 
 
@@ -420,7 +413,7 @@ def test_two_ingesters_share_the_work_and_one_may_die(
     batch = envelopes(60)
     with ingest_process(broker, store.dsn) as process:
         other = up(ingest())
-        wait_for(lambda: _members(broker) >= 2, "both are connected")
+        wait_for("both are connected", lambda: _members(broker) >= 2)
         shop.deliver(batch[:30])
         mine = other.metrics.committed._value.get()
         assert 0 < mine < 30 * 20, "both must have had a share"
@@ -459,7 +452,7 @@ def test_a_database_that_is_away_holds_everything_up_and_nothing_is_lost(
     server.stop()
     for name, payload in batch[3:]:
         shop.send(name, payload)
-    wait_for(lambda: running.metrics.retries._value.get() > 1, "ingest notices")
+    wait_for("ingest notices", lambda: running.metrics.retries._value.get() > 1)
     assert {receipt.envelope for receipt in shop.seen} == {name for name, _ in batch[:3]}
     server.start()
     shop.receipts(*(name for name, _ in batch))
@@ -497,7 +490,7 @@ def test_an_ingester_that_the_broker_refuses_says_so_and_keeps_trying(broker: Br
     wrong, log = tmp_path / "password", tmp_path / "log"
     wrong.write_text("not this one\n")
     with ingest_process(broker, dsn, "--password-file", str(wrong), log=log) as process:
-        wait_for(lambda: log.read_text().count("broker-auth") >= 2, "it was refused twice")
+        wait_for("it was refused twice", lambda: log.read_text().count("broker-auth") >= 2)
         assert process.poll() is None
     assert process.returncode == 0
     assert "check username and password_file" in log.read_text() or "access list" in log.read_text()
@@ -575,7 +568,7 @@ def test_offline_counts_only_for_the_connection_it_speaks_for(ingest: Start, dev
     up(ingest())
     shop = device()
     shop.say(Status(state="online", session=first_session, agent="0.1.0"))
-    wait_for(lambda: presence(store) == ("online", first_session, "0.1.0"), "online is seen")
+    wait_for("online is seen", lambda: presence(store) == ("online", first_session, "0.1.0"))
     shop.say(Status(state="online", session=second_session, agent="0.1.1"))
     # The late will of the first connection.
     shop.say(Status(state="offline", session=first_session))
@@ -583,7 +576,7 @@ def test_offline_counts_only_for_the_connection_it_speaks_for(ingest: Start, dev
     shop.receipts("after")
     assert presence(store) == ("online", second_session, "0.1.1")
     shop.say(Status(state="offline", session=second_session))
-    wait_for(lambda: presence(store) == ("offline", second_session, "0.1.1"), "offline is seen")
+    wait_for("offline is seen", lambda: presence(store) == ("offline", second_session, "0.1.1"))
     shop.publish(topics.topic("shop-1", topics.STATUS), b"", retain=True)
 
 
@@ -596,14 +589,14 @@ def test_a_device_that_vanishes_is_offline_by_its_will_and_a_new_ingester_learns
     try:
         cameras = (CameraStatus(name="cam-1", kind="synthetic", phase="streaming"),)
         shop.say(Status(state="online", session=session, cameras=cameras))
-        wait_for(lambda: presence(store, "shop-3") == ("online", session, ""), "online is seen")
+        wait_for("online is seen", lambda: presence(store, "shop-3") == ("online", session, ""))
         running.stop()
         # The cable is cut: no DISCONNECT, so the broker speaks.
         shop.session._client.socket().close()  # type: ignore[union-attr]
         shop.session._stopping.set()
-        wait_for(lambda: _went(broker, "shop-3"), "the broker notices")
+        wait_for("the broker notices", lambda: _went(broker, "shop-3"))
         up(ingest())
-        wait_for(lambda: presence(store, "shop-3") == ("offline", session, ""), "the will is seen")
+        wait_for("the will is seen", lambda: presence(store, "shop-3") == ("offline", session, ""))
     finally:
         shop.close()
 
@@ -629,12 +622,12 @@ def test_the_newest_picture_is_kept_and_a_bad_one_is_not(ingest: Start, device: 
         return rows(store.dsn, "SELECT frame, width, height, jpeg FROM camera_picture")
 
     send(1, JPEG, 1)
-    wait_for(lambda: kept() == [(1, 64, 48, JPEG)], "the first picture is kept")
+    wait_for("the first picture is kept", lambda: kept() == [(1, 64, 48, JPEG)])
     send(3, JPEG + b"3", 3)
-    wait_for(lambda: kept() == [(3, 64, 48, JPEG + b"3")], "the newer one replaces it")
+    wait_for("the newer one replaces it", lambda: kept() == [(3, 64, 48, JPEG + b"3")])
     send(2, JPEG + b"2", 2)
     send(4, b"<script>", 4)
-    wait_for(lambda: store.counts().quarantined == 1, "the bad one is in quarantine")
+    wait_for("the bad one is in quarantine", lambda: store.counts().quarantined == 1)
     assert kept() == [(3, 64, 48, JPEG + b"3")]
     assert rows(store.dsn, "SELECT code FROM quarantine") == [("bad-picture",)]
 
@@ -645,8 +638,8 @@ def test_numbers_for_prometheus_agree_with_the_store(ingest: Start, device: Conn
     for name, payload in itertools.chain([*envelopes(2)] * 2, [("bad", b"rubbish")]):
         shop.send(name, payload)
         shop.receipts(name)
-    wait_for(lambda: store.counts().quarantined == 1, "everything has come")
-    wait_for(lambda: running.metrics.quarantined._value.get() == 1, "and is counted")
+    wait_for("everything has come", lambda: store.counts().quarantined == 1)
+    wait_for("and is counted", lambda: running.metrics.quarantined._value.get() == 1)
     assert running.metrics.committed._value.get() == store.counts().committed == 40
     assert running.metrics.refused.labels("bad-json")._value.get() == 1
     assert running.metrics.connected._value.get() == running.metrics.store_up._value.get() == 1

@@ -17,8 +17,8 @@ import requests
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from local_device import NO_NETWORK, Running, camera, can_be_without_network, running, wait_for_answers
-from test_device import wait_for
 from tritonclient.utils import InferenceServerException
+from waiting import wait_for
 
 from agent.store.inspect import look
 from models import BUILTIN, Classifier, decode_picture

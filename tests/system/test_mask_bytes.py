@@ -17,8 +17,9 @@ import paho.mqtt.client as paho
 import pyarrow.parquet as pq
 import pytest
 from api_server import ApiServer
-from test_device import Box, stop, wait_for
+from test_device import Box, stop
 from test_local_open import free_port
+from waiting import wait_for
 
 from agent.camera.mask import FILL
 from cloud.broker import CLOUD, Broker

@@ -11,7 +11,8 @@ import pytest
 import toy_bundles
 from repository_world import Owner
 from toy_bundles import Toy
-from update_device import Device, camera, wait_for
+from update_device import Device, camera
+from waiting import wait_for
 
 from models import Bundle
 from models.bundle import MANIFEST

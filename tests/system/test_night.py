@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import psycopg
 import pyarrow.parquet as pq
 import pytest
 from nights import Device
+from waiting import PATIENCE_S, wait_for
 from web_shop import serving
 
 from agent.ports import Lane
@@ -22,19 +23,7 @@ from cloud.broker import Broker
 from cloud.objects import Objects, open_objects
 from cloud.store import Store
 
-PATIENCE_S = 60.0
 DEVICE = "shop-1"
-
-
-def wait_for(what: str, holds: Callable[[], Any], timeout_s: float = PATIENCE_S) -> Any:
-    """Poll until `holds` gives something; for what happens in other processes and tells nobody."""
-    deadline_s = time.monotonic() + timeout_s
-    while time.monotonic() < deadline_s:
-        found = holds()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"waited {timeout_s:.0f} s for: {what}")
 
 
 def days_ago(days: float) -> int:

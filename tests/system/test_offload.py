@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from api_server import ApiServer, Request, Say
-from test_device import Box, child, stop, wait_for
+from test_device import Box, child, stop
+from waiting import wait_for
 
 from cloud.broker import Broker
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_device import Box, stop, wait_for
+from test_device import Box, stop
+from waiting import wait_for
 
 CAMERAS = 4
 RATE_FPS = 120

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_device import Box, stop, wait_for
+from test_device import Box, stop
+from waiting import wait_for
 
 from agent.camera.mask import FILL
 from models.picture import decode_picture

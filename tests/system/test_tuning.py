@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import toy_bundles
-from update_device import Device, camera, wait_for
+from update_device import Device, camera
+from waiting import wait_for
 
 from agent.bench.surroundings import key_of
 from agent.checks import Context, examine

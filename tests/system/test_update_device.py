@@ -7,7 +7,8 @@ import bad_bundles
 import pytest
 import toy_bundles
 from toy_bundles import Toy
-from update_device import PATIENCE_S, Device, camera, wait_for
+from update_device import Device, camera
+from waiting import PATIENCE_S, wait_for
 
 from models import Bundle
 

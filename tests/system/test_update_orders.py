@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from test_model_command import stick, toy
-from update_device import DEVICE, Device, camera, wait_for
+from update_device import DEVICE, Device, camera
+from waiting import wait_for
 
 from cloud.broker import CLOUD, Broker
 from models import Bundle

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
-from test_device import DEVICE, Box, stop, wait_for
+from test_device import DEVICE, Box, stop
+from waiting import wait_for
 
 from cloud.broker import Broker
 from cloud.ingest import Ingest

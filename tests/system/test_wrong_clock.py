@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import psycopg
 import pyarrow.parquet as pq
-from test_device import Box, keys_in_cloud, stop, wait_for
+from test_device import Box, keys_in_cloud, stop
+from waiting import wait_for
 from web_shop import serving
 
 from cloud.broker import Broker

@@ -6,15 +6,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import apsw
+from waiting import PATIENCE_S, wait_for
 
 from agent.core.updates import Entry, When, begin
 from agent.host.clock import SystemClock, boot_id
@@ -23,19 +23,7 @@ from models import Bundle
 from models.bundle import MANIFEST
 from wire.orders import ConfigOrder, Desired, ModelOrder
 
-PATIENCE_S = 60.0
 DEVICE = "shop-1"
-
-
-def wait_for(what: str, holds: Callable[[], Any], timeout_s: float = PATIENCE_S) -> Any:
-    """Poll until `holds` gives something; for what happens in other processes and tells nobody."""
-    deadline_s = time.monotonic() + timeout_s
-    while time.monotonic() < deadline_s:
-        found = holds()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"waited {timeout_s:.0f} s for: {what}")
 
 
 def now() -> When:
