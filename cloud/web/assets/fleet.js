@@ -1,8 +1,10 @@
 // The Fleet page: asks for the fleet again and again, and draws rollouts and devices from the same answer.
 
+import { $, say } from "./dom.js";
 import { bytes, number, sentence, span, timeOfDay, timeToSecond, utc } from "./format.js";
 import { Head } from "./head.js";
 import { listen } from "./listen.js";
+import { Poll } from "./poll.js";
 import { ServerClock } from "./stream.js";
 
 const API = document.documentElement.dataset.api;
@@ -21,38 +23,17 @@ const ACTIONS = { pause: "Pause", resume: "Resume", abort: "Abort" };
 
 const clock = new ServerClock();
 const head = new Head();
-const $ = (id) => document.getElementById(id);
 let shown = null; // the last answer of the server
 let show = "all";
 let older = false;
-let timer = null;
-let asked = 0; // answers to an older question are not drawn
-
-function say(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
 
 // -- asking -------------------------------------------------------------------------------------------------------------
 
-async function ask() {
-  clearTimeout(timer);
-  const mine = ++asked;
-  try {
-    const response = await fetch(`${API}/fleet`, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
-    if (!response.ok) throw new Error(`HTTP ${response.status}`);
-    const answer = await response.json();
-    if (mine !== asked) return;
-    shown = answer;
-    clock.note(Date.parse(answer.now));
-    draw();
-  } catch {
-    // The head tells what is wrong with the server; the summary says how old this is.
-  } finally {
-    if (mine === asked && !document.hidden) timer = setTimeout(ask, EVERY_MS);
-  }
-}
-
-document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : ask()));
+const poll = new Poll(() => `${API}/fleet`, { everyMs: EVERY_MS, patienceMs: PATIENCE_MS }, (answer) => {
+  shown = answer;
+  clock.note(Date.parse(answer.now));
+  draw();
+});
 
 async function change(rollout, action) {
   $("fault").hidden = true;
@@ -67,7 +48,7 @@ async function change(rollout, action) {
     say($("fault"), error.name === "Error" ? error.message : "The server does not answer: it was not changed. Try again.");
     $("fault").hidden = false;
   }
-  ask();
+  poll.ask();
 }
 
 // -- drawing ------------------------------------------------------------------------------------------------------------
@@ -347,6 +328,6 @@ listen((message) => {
   const before = head.isLive;
   head.take(message);
   if (message.kind !== "link" && message.content.now) clock.note(Date.parse(message.content.now));
-  if (head.isLive && !before) ask(); // the server is back: what is shown is old
+  if (head.isLive && !before) poll.ask(); // the server is back: what is shown is old
 });
-ask();
+poll.ask();

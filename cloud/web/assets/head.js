@@ -1,13 +1,9 @@
 // The head of a page: whether the stream lives, what is wrong with the server, and whether the page is outdated.
 
+import { $, say } from "./dom.js";
 import { sentence } from "./format.js";
 
 const root = document.documentElement;
-const $ = (id) => document.getElementById(id);
-
-function say(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
 
 export class Head {
   #open = false;

@@ -1,6 +1,7 @@
 // The Jobs page: sends pictures, follows their jobs by the one stream, and shows each answer. Everything that comes from
 // the server or from a file goes into the page as text, never as markup.
 
+import { $, say, template } from "./dom.js";
 import { bytes, milliseconds, number, score, sentence, span, timeOfDay, utc } from "./format.js";
 import { listen } from "./listen.js";
 import { ServerClock } from "./stream.js";
@@ -33,13 +34,6 @@ let heard = false;
 let version = null;
 let changed = new Set(); // ids to read again; null for everything
 let reading = false;
-
-const $ = (id) => document.getElementById(id);
-const template = (id) => $(id).content.firstElementChild.cloneNode(true);
-
-function say(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
 
 function make(name, className, text) {
   const element = document.createElement(name);

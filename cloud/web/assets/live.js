@@ -1,6 +1,7 @@
 // The Live page: takes the stream's messages, keeps the tiles right, and never shows what is old as if it were new.
 // Everything that comes from a device goes into the page as text, never as markup.
 
+import { $, say, template } from "./dom.js";
 import { bytes, milliseconds, number, score, sentence, span, timeOfDay, timeToSecond, utc } from "./format.js";
 import { listen } from "./listen.js";
 import { modeName, modeSign, sayMode } from "./mode.js";
@@ -24,9 +25,6 @@ let allDevices = false;
 let enlarged = null; // key of the camera in the dialog
 let pending = new Set(); // keys of cameras to draw; null stands for all
 let drawing = false;
-
-const $ = (id) => document.getElementById(id);
-const template = (id) => $(id).content.firstElementChild.cloneNode(true);
 
 // -- the stream ---------------------------------------------------------------------------------------------------------
 
@@ -63,10 +61,6 @@ function draw() {
   drawAlerts();
   drawEmpty();
   tick();
-}
-
-function say(element, text) {
-  if (element.textContent !== text) element.textContent = text;
 }
 
 function drawCamera(key) {

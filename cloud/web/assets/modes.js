@@ -1,10 +1,12 @@
 // The Modes page: asks for the figures again and again, and draws cards, plots and table from the same answer.
 
+import { $, say } from "./dom.js";
 import { bytes, milliseconds, number, score, sentence, span } from "./format.js";
 import { Head } from "./head.js";
 import { listen } from "./listen.js";
 import { sayMode } from "./mode.js";
 import { drawFlow, drawSpans } from "./plot.js";
+import { Poll } from "./poll.js";
 import { ServerClock } from "./stream.js";
 
 const API = document.documentElement.dataset.api;
@@ -18,14 +20,6 @@ const buttons = [...document.querySelectorAll("[data-window]")];
 const windows = new Map(buttons.map((button) => [Number(button.dataset.window), button.textContent]));
 let window_s = wanted();
 let shown = null; // the last answer of the server
-let timer = null;
-let asked = 0; // answers to an older question are not drawn
-
-const $ = (id) => document.getElementById(id);
-
-function say(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
 
 // -- asking -------------------------------------------------------------------------------------------------------------
 
@@ -34,27 +28,10 @@ function wanted() {
   return windows.has(told) ? told : Number(buttons[0].dataset.window);
 }
 
-async function ask() {
-  clearTimeout(timer);
-  const mine = ++asked;
-  try {
-    const response = await fetch(`${API}/modes?window_s=${window_s}`, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
-    if (!response.ok) throw new Error(`HTTP ${response.status}`);
-    const answer = await response.json();
-    if (mine !== asked) return;
-    shown = answer;
-    clock.note(Date.parse(answer.now));
-    draw();
-  } catch {
-    // The head tells what is wrong with the server; the figures say how old they are.
-  } finally {
-    if (mine === asked && !document.hidden) timer = setTimeout(ask, EVERY_MS);
-  }
-}
-
-document.addEventListener("visibilitychange", () => {
-  if (document.hidden) clearTimeout(timer);
-  else ask();
+const poll = new Poll(() => `${API}/modes?window_s=${window_s}`, { everyMs: EVERY_MS, patienceMs: PATIENCE_MS }, (answer) => {
+  shown = answer;
+  clock.note(Date.parse(answer.now));
+  draw();
 });
 
 for (const button of buttons) {
@@ -62,7 +39,7 @@ for (const button of buttons) {
     window_s = Number(button.dataset.window);
     history.replaceState(null, "", window_s === Number(buttons[0].dataset.window) ? location.pathname : `?window=${window_s}`);
     press();
-    ask();
+    poll.ask();
   });
 }
 
@@ -235,7 +212,7 @@ listen((message) => {
   const before = head.isLive;
   head.take(message);
   if (message.kind !== "link" && message.content.now) clock.note(Date.parse(message.content.now));
-  if (head.isLive && !before) ask(); // the server is back: what is shown is old
+  if (head.isLive && !before) poll.ask(); // the server is back: what is shown is old
 });
 press();
-ask();
+poll.ask();
