@@ -8,18 +8,17 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from agent.cli import outbox_text
 from agent.cli.common import add_config, add_json, load_config
 from agent.config import Device, state_dir_of
-from agent.core.records import moment
 from agent.errors import Rejected
 from agent.host.clock import SystemClock, boot_id
 from agent.link.doorbell import ring
 from agent.ports import Lane
 from agent.store import invariants
-from agent.store.browse import Filter, Record, find, newest, page
+from agent.store.browse import Filter, find, newest, page
 from agent.store.export import export
 from agent.store.mending import Done, Mender
 from agent.store.outside import is_at_work
@@ -118,31 +117,13 @@ def _list(options: argparse.Namespace, device: Device) -> int:
         lanes = {
             s.lane.name.lower(): {"waiting": s.waiting, "bytes": s.waiting_bytes, "dead": s.dead} for s in found.lanes
         }
-        records = [_as_json(record) for record in found.records]
+        records = [record.told() for record in found.records]
         more = found.matching > len(records)
         shown = {"lanes": lanes, "errors": dict(found.errors), "matching": found.matching, "records": records}
         print(json.dumps({**shown, "next_after": records[-1]["seq"] if more else None}, indent=2))
     else:
         print(outbox_text.listing(found, now, boot))
     return 0
-
-
-def _as_json(record: Record) -> dict[str, Any]:
-    return {
-        "seq": record.seq,
-        "run": record.run_id,
-        "state": record.state,
-        "lane": record.lane.name.lower(),
-        "kind": record.kind,
-        "camera": record.camera or None,
-        "captured_at": moment(record.captured.wall_ns),
-        "clock": record.clock,
-        "bytes": record.size_bytes,
-        "picture": record.picture or None,
-        "picture_bytes": record.picture_bytes,
-        "refusals": record.refusals,
-        "error": record.error or None,
-    }
 
 
 def _show(options: argparse.Namespace, device: Device) -> int:
@@ -154,7 +135,7 @@ def _show(options: argparse.Namespace, device: Device) -> int:
         raise Rejected("no-record", f"there is no record {options.seq}: {why}", "see shelfwire-agent outbox list")
     record, said = found
     if options.json:
-        print(json.dumps({**_as_json(record), "agent": record.agent_version, "body": said}, indent=2))
+        print(json.dumps({**record.told(), "agent": record.agent_version, "body": said}, indent=2))
     else:
         print(outbox_text.one(record, said, SystemClock().now(), boot_id()))
     return 0

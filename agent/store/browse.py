@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import apsw
 
+from agent.core.records import moment
 from agent.ports import Lane, Stamp
 from agent.store.database import one
 from agent.store.outside import reading
@@ -51,6 +52,24 @@ class Record:
         if boot and self.boot_id == boot and self.captured.boot_ns <= now.boot_ns:
             return (now.boot_ns - self.captured.boot_ns) / 1e9
         return max(0.0, (now.wall_ns - self.captured.wall_ns) / 1e9) if self.clock == "synced" else None
+
+    def told(self) -> dict[str, Any]:
+        """What is told of it in JSON."""
+        return {
+            "seq": self.seq,
+            "run": self.run_id,
+            "state": self.state,
+            "lane": self.lane.name.lower(),
+            "kind": self.kind,
+            "camera": self.camera or None,
+            "captured_at": moment(self.captured.wall_ns),
+            "clock": self.clock,
+            "bytes": self.size_bytes,
+            "picture": self.picture or None,
+            "picture_bytes": self.picture_bytes,
+            "refusals": self.refusals,
+            "error": self.error or None,
+        }
 
 
 @dataclass(frozen=True, slots=True)

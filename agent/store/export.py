@@ -15,7 +15,6 @@ from typing import Any
 
 import apsw
 
-from agent.core.records import moment
 from agent.errors import Broken, Rejected
 from agent.store.browse import Filter, Record, everything
 from agent.store.outside import reading
@@ -83,26 +82,10 @@ def _give_name(fresh: Path, target: Path) -> None:
         fresh.rename(target)
 
 
-def _row(record: Record, said: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "seq": record.seq,
-        "run": record.run_id,
-        "state": record.state,
-        "lane": record.lane.name.lower(),
-        "kind": record.kind,
-        "camera": record.camera or None,
-        "captured_at": moment(record.captured.wall_ns),
-        "clock": record.clock,
-        "boot_ns": record.captured.boot_ns,
-        "boot": record.boot_id,
-        "bytes": record.size_bytes,
-        "picture": record.picture or None,
-        "picture_bytes": record.picture_bytes,
-        "sealed_in": record.shard,
-        "refusals": record.refusals,
-        "error": record.error or None,
-        "body": said,
-    }
+def _row(record: Record, said: dict[str, Any]) -> Row:
+    more = {"boot_ns": record.captured.boot_ns, "boot": record.boot_id, "sealed_in": record.shard, "body": said}
+    row = record.told() | more
+    return {name: row[name] for name in NAMES}
 
 
 def _write_jsonl(path: Path, rows: Iterator[Row], _db: apsw.Connection) -> int:

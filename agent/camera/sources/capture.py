@@ -5,7 +5,7 @@ import numpy as np
 
 from agent.config import Camera
 from agent.errors import Rejected, Retryable
-from agent.ports import Picture
+from agent.ports import Clock, Picture, Shot
 
 MAX_PIXELS = 25_000_000
 """Larger pictures are refused: at 3 bytes a pixel, one would take more memory than the rest of the device."""
@@ -41,3 +41,34 @@ def picture_of(camera: Camera, capture: cv2.VideoCapture) -> Picture:
             "set the camera to H.264 or MJPEG; if it comes seldom, look at the cable and the network",
         )
     return np.asarray(picture, dtype=np.uint8)
+
+
+class Capture:
+    """A camera that OpenCV holds open. A `Stream` with `open` and `grab`: grab all, retrieve what is used."""
+
+    live = True
+
+    def __init__(self, camera: Camera, clock: Clock) -> None:
+        self._camera = camera
+        self._clock = clock
+        self._capture: cv2.VideoCapture | None = None
+
+    def grab(self) -> None:
+        """Wait for the next picture."""
+        raise NotImplementedError
+
+    def retrieve(self) -> Shot:
+        """Decode the picture grabbed last. Raises ``camera-codec``."""
+        assert self._capture is not None, "open comes first"
+        return Shot(picture_of(self._camera, self._capture))
+
+    def read(self) -> Shot:
+        """Grab and retrieve; never ends."""
+        self.grab()
+        return self.retrieve()
+
+    def close(self) -> None:
+        """Let go of the camera."""
+        if self._capture is not None:
+            self._capture.release()
+            self._capture = None

@@ -6,26 +6,22 @@ from agent.camera.address import address_of
 from agent.camera.causes import Causes
 from agent.camera.diagnose import diagnose
 from agent.camera.health import stalled
-from agent.camera.sources.capture import check_size, picture_of, quiet
+from agent.camera.sources.capture import Capture, check_size, quiet
 from agent.config import Camera
 from agent.errors import ShelfwireError
-from agent.ports import Clock, Shot
+from agent.ports import Clock
 
 _WAITED_S = 0.01  # a grab that took this long waited for the camera, so what it brought is new
 _BACKLOG_MAX_FRAMES = 300  # five seconds, as long as FFmpeg looks at a stream, of 60 frames a second
 _SILENT_SHARE = 0.9  # a failed grab that took this share of the stall timeout failed because nothing came
 
 
-class StreamSource:
-    """Reads a stream with FFmpeg; RTSP over TCP. A `Stream`: grab all, retrieve what is used."""
-
-    live = True
+class StreamSource(Capture):
+    """Reads a stream with FFmpeg; RTSP over TCP."""
 
     def __init__(self, camera: Camera, clock: Clock) -> None:
-        self._camera = camera
-        self._clock = clock
+        super().__init__(camera, clock)
         self._address = address_of(camera)
-        self._capture: cv2.VideoCapture | None = None
         self._grabbed = 0
         self._backlog = 0  # pictures that may have piled up while FFmpeg looked at the stream: old, thrown away
 
@@ -55,22 +51,6 @@ class StreamSource:
             self._backlog -= 1
             took_s = self._grab()
         self._backlog = 0
-
-    def retrieve(self) -> Shot:
-        """Decode the picture grabbed last. Raises ``camera-codec``."""
-        assert self._capture is not None, "open comes first"
-        return Shot(picture_of(self._camera, self._capture))
-
-    def read(self) -> Shot:
-        """Grab and retrieve; never ends."""
-        self.grab()
-        return self.retrieve()
-
-    def close(self) -> None:
-        """Hang up."""
-        if self._capture is not None:
-            self._capture.release()
-            self._capture = None
 
     def _grab(self) -> float:
         """Grab one picture; give the seconds that took."""

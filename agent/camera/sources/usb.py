@@ -10,10 +10,10 @@ import threading
 import cv2
 
 from agent.camera.health import stalled
-from agent.camera.sources.capture import check_size, picture_of, quiet
+from agent.camera.sources.capture import Capture, check_size, quiet
 from agent.config import Camera
 from agent.errors import Broken, Rejected, Retryable, ShelfwireError
-from agent.ports import Clock, Shot
+from agent.ports import Clock
 
 # linux/videodev2.h, the same on every 64-bit and 32-bit machine: request numbers, and offsets in their structures.
 _VIDIOC_QUERYCAP = 0x80685600
@@ -28,16 +28,12 @@ _TYPE_VIDEO_CAPTURE, _MEMORY_MMAP = 1, 1
 _AGAIN_S = 0.02  # before the next grab, for some failures come at once
 
 
-class UsbSource:
-    """Reads a V4L2 device. A `Stream`: grab all, retrieve what is used."""
-
-    live = True
+class UsbSource(Capture):
+    """Reads a V4L2 device."""
 
     def __init__(self, camera: Camera, clock: Clock) -> None:
-        self._camera = camera
-        self._clock = clock
+        super().__init__(camera, clock)
         self._path = f"/dev/video{camera.url}" if camera.url.isdecimal() else camera.url
-        self._capture: cv2.VideoCapture | None = None
         self._never = threading.Event()
 
     def open(self) -> None:
@@ -67,22 +63,6 @@ class UsbSource:
             if silent_s >= self._camera.stall_timeout:
                 raise stalled(self._camera.name, silent_s)
             self._clock.wait(self._never, _AGAIN_S)
-
-    def retrieve(self) -> Shot:
-        """Decode the picture grabbed last. Raises ``camera-codec``."""
-        assert self._capture is not None, "open comes first"
-        return Shot(picture_of(self._camera, self._capture))
-
-    def read(self) -> Shot:
-        """Grab and retrieve; never ends."""
-        self.grab()
-        return self.retrieve()
-
-    def close(self) -> None:
-        """Let go of the device."""
-        if self._capture is not None:
-            self._capture.release()
-            self._capture = None
 
 
 def check_device(name: str, path: str, *, claim: bool = True) -> None:
