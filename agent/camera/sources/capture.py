@@ -1,5 +1,7 @@
 """What all kinds of camera that OpenCV reads have in common."""
 
+from abc import ABC, abstractmethod
+
 import cv2
 import numpy as np
 
@@ -43,7 +45,7 @@ def picture_of(camera: Camera, capture: cv2.VideoCapture) -> Picture:
     return np.asarray(picture, dtype=np.uint8)
 
 
-class Capture:
+class Capture(ABC):
     """A camera that OpenCV holds open. A `Stream` with `open` and `grab`: grab all, retrieve what is used."""
 
     live = True
@@ -53,9 +55,9 @@ class Capture:
         self._clock = clock
         self._capture: cv2.VideoCapture | None = None
 
+    @abstractmethod
     def grab(self) -> None:
         """Wait for the next picture."""
-        raise NotImplementedError
 
     def retrieve(self) -> Shot:
         """Decode the picture grabbed last. Raises ``camera-codec``."""
