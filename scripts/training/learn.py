@@ -36,7 +36,7 @@ GIVEN_RATE = 0.1
 SMOOTHING = 0.1
 """How much of a hard label is spread over all classes."""
 
-ON_SIDES = ((0.5, 0.8), (1.0, 1.0))
+ON_SIDES = ((0.55, 0.7), (0.85, 0.85), (1.0, 1.0))
 """`Plan.sides` of weights that another training has brought this far: the smallest pictures taught them long ago."""
 
 LOSSES = ("loss", "labels", "teacher", "hints")
@@ -72,7 +72,10 @@ class Plan:
     decay: float = 0.05
     mixed: float = 0.5
     """Share of the batches whose photos are mixed with each other."""
-    hard: float = 0.3
+    mixed_taught: float = 0.8
+    """The same beside a teacher, who has a word for every mixture: on photos as they are, which it was taught with, it
+    says little more than the label (Beyer et al. 2022, Knowledge distillation: a good teacher is patient)."""
+    hard: float = 0.1
     """Weight of the labels beside a teacher."""
     sides: tuple[tuple[float, float], ...] = ((0.35, 0.6), (0.75, 0.8), (1.0, 1.0))
     """Until which share of the time pictures have which part of `size_px`: small ones cost little and teach first."""
@@ -139,6 +142,11 @@ class Learner:
     def batch(self) -> int:
         """Pictures in a step."""
         return self._plan.batch
+
+    @property
+    def mixed(self) -> float:
+        """Share of the batches whose photos are mixed."""
+        return self._plan.mixed if self._teachers is None else self._plan.mixed_taught
 
     @property
     def views(self) -> int:
@@ -332,7 +340,7 @@ class Learner:
             ]
         )
         labels = np.array([lessons.scene_labels[i - count] if i >= count else lessons.photo_labels[i] for i in ordered])
-        mixed = int((~drawn).sum()) if rng.random() < self._plan.mixed else 0
+        mixed = int((~drawn).sum()) if rng.random() < self.mixed else 0
         pictures, partner, share = views.mix(rng, pictures, mixed)
         return _Batch(pictures, labels, partner, share, drawn)
 

@@ -48,8 +48,9 @@ def _method(request: Request, material: Material, learner: Learner) -> str:
     origin = start.origin(request.backbone)
     method = (
         f"{learner.kept.kind} with {parameters:.1f} million parameters, trained from {origin} with "
-        f"scripts/train: {seen} (views are cut, turned, lit, blurred and covered at random, half of the batches "
-        "mixed), averaged weights. INT8 by NNCF after the training, calibrated on pictures that were learnt from."
+        f"scripts/train: {seen} (views are cut, turned, lit, blurred and covered at random, {learner.mixed:.0%} of the "
+        "batches mixed), averaged weights. INT8 by NNCF after the training, calibrated on pictures that were learnt "
+        "from."
     )
     if material.data is not None:
         method += " The side of the input and one factor that makes its scores mean what they say were chosen on val."

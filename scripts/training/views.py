@@ -127,7 +127,7 @@ def mix(
     """Mix the first `count` of `pictures` (N, S, S, 3) with others of them.
 
     Gives the pictures, each one's partner and how much of itself it is: laid over each other (Zhang et al. 2018, mixup)
-    or a rectangle of one put into the other (Yun et al. 2019, CutMix).
+    or a square of one put into the other (Yun et al. 2019, CutMix), drawn for each.
     """
     partner = np.arange(len(pictures))
     share = np.ones(len(pictures), np.float32)
@@ -135,16 +135,23 @@ def mix(
         return pictures, partner, share
     partner[:count] = rng.permutation(count)
     mixed = pictures.copy()
-    if rng.random() < 0.5:
-        part = float(rng.beta(0.5, 0.5))
-        blended = cv2.addWeighted(pictures[:count], part, pictures[partner[:count]], 1 - part, 0)
-        mixed[:count] = np.asarray(blended, np.uint8)
-    else:
-        side = pictures.shape[1]
-        hidden = np.sqrt(1 - rng.beta(1.0, 1.0))
-        rows = columns = int(side * hidden)
-        y, x = int(rng.integers(side - rows + 1)), int(rng.integers(side - columns + 1))
-        mixed[:count, y : y + rows, x : x + columns] = pictures[partner[:count], y : y + rows, x : x + columns]
-        part = 1 - rows * columns / side**2
-    share[:count] = part
+    for number in range(count):
+        blend = _laid_over if rng.random() < 0.5 else _put_into
+        share[number] = blend(rng, mixed[number], pictures[partner[number]])
     return mixed, partner, share
+
+
+def _laid_over(rng: np.random.Generator, picture: Picture, other: Picture) -> float:
+    """`picture` and `other` through each other, in place; gives what is left of the first."""
+    left = float(rng.beta(1.0, 1.0))
+    cv2.addWeighted(picture, left, other, 1 - left, 0, dst=picture)
+    return left
+
+
+def _put_into(rng: np.random.Generator, picture: Picture, other: Picture) -> float:
+    """A square of `other` in the same place of `picture`, in place; gives what is left of the first."""
+    side = picture.shape[0]
+    rows = columns = int(side * np.sqrt(1 - rng.beta(1.0, 1.0)))
+    y, x = int(rng.integers(side - rows + 1)), int(rng.integers(side - columns + 1))
+    picture[y : y + rows, x : x + columns] = other[y : y + rows, x : x + columns]
+    return 1 - rows * columns / side**2

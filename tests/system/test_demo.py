@@ -161,7 +161,7 @@ def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
         demo.kill()
     assert demo.returncode == 0, err
     assert f"Open http://127.0.0.1:{port}/" in err
-    assert "results in cloud" in out
+    assert "Nothing was lost" in out
     assert left_running(tmp_path / "d") == []
 
 
