@@ -20,6 +20,7 @@ import psycopg
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 from psycopg_pool import PoolTimeout
 
+from cloud.crew import Crew
 from cloud.store import Store
 from cloud.store.outbound import Lent, Outbound, Pace
 from cloud.store.verdicts import OUTBOUND
@@ -94,7 +95,7 @@ class Courier:
         self._session = mqtt.Session(options, random.Random(self._rng.random()))  # noqa: S311
         self._outbound = Outbound(store.pool)
         self._dsn = store.dsn
-        self._now, self._pace, self._on_crash = now, pace, on_crash
+        self._now, self._pace = now, pace
         self.metrics = Metrics(registry)
         self._packet_bytes: int | None = None
         self._due = True
@@ -104,11 +105,7 @@ class Courier:
         self._poll_at_s = self._count_at_s = 0.0
         self._ill = False
         self._woken = threading.Event()
-        self._stopping = threading.Event()
-        self._threads = (
-            threading.Thread(target=self._guarded, args=(self._run,), name="courier", daemon=True),
-            threading.Thread(target=self._guarded, args=(self._listen,), name="courier-listen", daemon=True),
-        )
+        self._crew = Crew({"courier": self._run, "courier-listen": self._listen}, on_crash)
 
     @property
     def connected(self) -> bool:
@@ -118,30 +115,18 @@ class Courier:
     def start(self) -> None:
         """Begin. Broker and database may both be away still."""
         self._session.start()
-        for thread in self._threads:
-            thread.start()
+        self._crew.start()
 
     def stop(self) -> None:
         """Disconnect and wait for the threads, at most `STOP_S`. What has no receipt stays where it is."""
-        self._stopping.set()
+        self._crew.stopping.set()
         self._session.nudge("stop")
-        deadline_s = time.monotonic() + STOP_S
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join(max(0.0, deadline_s - time.monotonic()))
-
-    def _guarded(self, body: Callable[[], None]) -> None:
-        try:
-            body()
-        except BaseException as error:  # the boundary of a thread: nothing may vanish in silence
-            log.exception("%s died", threading.current_thread().name)
-            self._stopping.set()
-            self._on_crash(error)
+        self._crew.join(STOP_S)
 
     # -- thread `courier` ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
+        while not self._crew.stopping.is_set():
             self._take(self._session.next_event(self._patience_s()))
             try:
                 self._look_at_the_clock()
@@ -204,7 +189,7 @@ class Courier:
 
     def _carry(self) -> None:
         """Send what is due, as far as the window goes; an acknowledgement of the broker goes on from there."""
-        while self._session.connected and not self._stopping.is_set():
+        while self._session.connected and not self._crew.stopping.is_set():
             if not self._outgoing:
                 if not self._due:
                     return
@@ -280,12 +265,12 @@ class Courier:
     # -- thread `courier-listen` -----------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        while not self._stopping.is_set():
+        while not self._crew.stopping.is_set():
             try:
                 self._listen_once()
             except psycopg.Error as error:
                 log.debug("the database does not tell what is due: %s", error)  # it is asked all the same
-            self._stopping.wait(self._rng.uniform(0.2, RECONNECT_MOST_S))
+            self._crew.stopping.wait(self._rng.uniform(0.2, RECONNECT_MOST_S))
 
     def _listen_once(self) -> None:
         with psycopg.connect(
@@ -293,11 +278,11 @@ class Courier:
         ) as connection:
             connection.execute(f"LISTEN {CHANNEL}".encode())
             self._wake()
-            while not self._stopping.is_set():
+            while not self._crew.stopping.is_set():
                 for told in connection.notifies(timeout=0.5):
                     if OUTBOUND in told.payload:
                         self._wake()
-                    if self._stopping.is_set():
+                    if self._crew.stopping.is_set():
                         return
 
     def _wake(self) -> None:

@@ -14,7 +14,6 @@ import logging
 import os
 import queue
 import random
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from datetime import UTC, datetime
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from cloud.arrival import Arrival, Settled, open_arrival, poisoned, receipt
+from cloud.crew import Crew
 from cloud.errors import CloudError
 from cloud.store import Store
 from cloud.store.write import Poison, Writer
@@ -164,18 +164,14 @@ class Ingest:
         self._session = mqtt.Session(options, random.Random(rng.random()))  # noqa: S311
         self._writer = Writer(store.dsn, store.revive)
         self._now, self._monotonic, self._rng = now, monotonic, rng
-        self._on_crash, self._on_step = on_crash, on_step
+        self._on_step = on_step
         self.metrics = Metrics(registry)
         self._gathering = _Gathering()
         self._outgoing: deque[Settled] = deque()
         self._handed: queue.SimpleQueue[list[Arrival] | None] = queue.SimpleQueue()
         self._settled: queue.SimpleQueue[list[Settled]] = queue.SimpleQueue()
         self._busy = False
-        self._stopping = threading.Event()
-        self._threads = (
-            threading.Thread(target=self._guarded, args=(self._run,), name="ingest", daemon=True),
-            threading.Thread(target=self._guarded, args=(self._store,), name="ingest-store", daemon=True),
-        )
+        self._crew = Crew({"ingest": self._run, "ingest-store": self._store}, on_crash)
 
     @property
     def connected(self) -> bool:
@@ -185,35 +181,22 @@ class Ingest:
     def start(self) -> None:
         """Begin. Broker and database may both be away still."""
         self._session.start()
-        for thread in self._threads:
-            thread.start()
+        self._crew.start()
 
     def stop(self) -> None:
         """Finish the batch under way, send its receipts, disconnect, and wait for the threads; at most `STOP_S`."""
-        self._stopping.set()
+        self._crew.stopping.set()
         self._session.nudge("stop")
         self.join(STOP_S)
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Wait until both threads have ended; False when they have not within the time."""
-        deadline_s = None if timeout_s is None else self._monotonic() + timeout_s
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join(None if deadline_s is None else max(0.0, deadline_s - self._monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
-
-    def _guarded(self, body: Callable[[], None]) -> None:
-        try:
-            body()
-        except BaseException as error:  # the boundary of a thread: nothing may vanish in silence
-            log.exception("%s died", threading.current_thread().name)
-            self._stopping.set()
-            self._on_crash(error)
+        return self._crew.join(timeout_s)
 
     # -- thread `ingest`: everything that touches the broker ----------------------------------------------------
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
+        while not self._crew.stopping.is_set():
             self._take(self._session.next_event(self._patience_s()))
             self._hand_over()
             self._answer()
@@ -286,7 +269,7 @@ class Ingest:
     def _finish(self) -> None:
         """Let the batch under way end, then leave; what was only gathered comes again."""
         self._handed.put(None)
-        self._threads[1].join(STOP_S - 2)
+        self._crew.join(STOP_S - 2, "ingest-store")
         self._answer()
         self._session.stop()
 
@@ -330,7 +313,7 @@ class Ingest:
                 if attempt == 0:
                     log.warning("%s (%s); nothing is acknowledged; cure: %s", error, error.code, error.hint)
                 ceiling_s = min(BACKOFF_BASE_S * 2**attempt, BACKOFF_CEILING_S)
-                if self._stopping.wait(self._rng.uniform(0.05, ceiling_s)):
+                if self._crew.stopping.wait(self._rng.uniform(0.05, ceiling_s)):
                     return None
         if attempt:
             log.info("the database is back")

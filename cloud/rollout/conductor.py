@@ -10,7 +10,6 @@ import contextlib
 import json
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +20,7 @@ import psycopg
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 from psycopg.rows import TupleRow
 
+from cloud.crew import Crew
 from cloud.rollout import rows, step
 from cloud.store import Store
 from wire import envelope, mqtt, topics
@@ -69,37 +69,32 @@ class Conductor:
         self._rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
         options = replace(broker, clean_start=True, session_expiry_s=0, subscriptions=())
         self._session = mqtt.Session(options, random.Random(self._rng.random()))  # noqa: S311
-        self._dsn, self._now, self._on_crash = store.dsn, now, on_crash
+        self._dsn, self._now = store.dsn, now
         self.metrics = Metrics(registry)
         self._heard_until = now() - LATE
         self._told: dict[str, int] = {}
         self._under_way: dict[int, tuple[str, int]] = {}
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._guarded, name="conductor", daemon=True)
+        self._crew = Crew({"conductor": self._run}, on_crash)
 
     def start(self) -> None:
         """Begin. Broker and database may both be away still."""
         self._session.start()
-        self._thread.start()
+        self._crew.start()
 
     def stop(self) -> None:
         """End the thread; what is not published yet is published by whoever conducts next."""
-        self._stopping.set()
+        self._crew.stopping.set()
         self._session.nudge("stop")
-        if self._thread.ident is not None:
-            self._thread.join(STOP_S)
+        self._crew.join(STOP_S)
 
-    def _guarded(self) -> None:
+    def _run(self) -> None:
         try:
-            while not self._stopping.is_set():
+            while not self._crew.stopping.is_set():
                 try:
                     self._conduct()
                 except psycopg.Error as error:
                     log.warning("the database is away: %s; rollouts stand still", " ".join(str(error).split()))
                     self._pass_time(self._rng.uniform(0.2, RECONNECT_MOST_S))
-        except BaseException as error:  # the boundary of a thread: nothing may vanish in silence
-            log.exception("the conductor died")
-            self._on_crash(error)
         finally:
             self._session.stop()
 
@@ -117,7 +112,7 @@ class Conductor:
 
     def _lead(self, connection: Connection) -> None:
         leading = False
-        while not self._stopping.is_set():
+        while not self._crew.stopping.is_set():
             if not leading:
                 row = connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()
                 leading = row is not None and bool(row[0])
@@ -174,7 +169,7 @@ class Conductor:
         order = rows.desired_of(revision, json.loads(body))
         payload = envelope.seal_message("desired", envelope.CLOUD_SOURCE, order, self._now())
         until_s = time.monotonic() + LOOK_EVERY_S
-        while not self._stopping.is_set() and time.monotonic() < until_s:
+        while not self._crew.stopping.is_set() and time.monotonic() < until_s:
             try:
                 mid = self._session.publish(
                     topics.topic(device, topics.DESIRED), payload, retain=True, content_type=envelope.CONTENT_TYPE
@@ -194,7 +189,7 @@ class Conductor:
     def _pass_time(self, for_s: float) -> None:
         """Take what the broker says for a while."""
         until_s = time.monotonic() + for_s
-        while not self._stopping.is_set() and (left_s := until_s - time.monotonic()) > 0:
+        while not self._crew.stopping.is_set() and (left_s := until_s - time.monotonic()) > 0:
             self._take(self._session.next_event(min(left_s, 0.5)))
 
     def _take(self, event: mqtt.Event | None) -> None:
