@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, time
 from typing import Any, Protocol
 
 from agent.core import alerting, decide, records, watching
 from agent.overflow import Job
-from agent.ports import Clock, ClockTrust, Draft, Frame, Lane, Spooled
+from agent.ports import Clock, ClockTrust, Draft, Frame, Lane, Spooled, Stamp
 from models import Answer
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,6 @@ class Drafts:
         watches: dict[str, alerting.Watch] = {}
         drafts: list[Draft] = []
         captured = frame.captured
-        local = datetime.fromtimestamp(captured.wall_ns / 1e9).astimezone().time()
         for rule in self._policy.rules:
             if rule.cameras and frame.camera not in rule.cameras:
                 continue
@@ -95,7 +94,7 @@ class Drafts:
                 1.0 if rule.label == decide.UNKNOWN else answer.score,
                 captured.boot_ns,
                 captured.wall_ns,
-                local,
+                bool(rule.quiet) and alerting.is_quiet(rule.quiet, _local_time(captured)),
             )
             if change is not None:
                 drafts.append(self._alert(frame, answer, rule, change))
@@ -143,6 +142,10 @@ class Drafts:
         """Put together what a copy says of the device's own answer; `seen` is this frame's label alone."""
         runtime = answer.runtime or self._policy.runtime
         return records.own_answer(seen=seen, labels=answer.top, model=dict(self._policy.model), runtime=runtime)
+
+
+def _local_time(captured: Stamp) -> time:
+    return datetime.fromtimestamp(captured.wall_ns / 1e9).astimezone().time()
 
 
 def _origin(frame: Frame, trust: ClockTrust) -> records.Origin:

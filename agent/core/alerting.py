@@ -44,11 +44,12 @@ def is_quiet(spans: Sequence[tuple[time, time]], local: time) -> bool:
 
 
 def watch(
-    rule: Rule, before: Watch, conclusion: Conclusion, score: float, boot_ns: int, wall_ns: int, local: time
+    rule: Rule, before: Watch, conclusion: Conclusion, score: float, boot_ns: int, wall_ns: int, quiet: bool
 ) -> tuple[Watch, Change | None]:
     """Advance one rule on one camera by one frame.
 
-    A low score or a label still pending neither starts the dwell nor ends it: only another confirmed label does.
+    A low score or a label still pending neither starts the dwell nor ends it: only another confirmed label does. While
+    it is `quiet` the dwell goes on and nothing is raised.
     """
     holds = conclusion.label == rule.label and not (conclusion.state == "pending" and before.since_boot_ns is None)
     if not holds:
@@ -60,7 +61,7 @@ def watch(
         before = replace(before, since_boot_ns=boot_ns, since_wall_ns=before.since_wall_ns or wall_ns)
     began = before.since_boot_ns if before.since_boot_ns is not None else boot_ns
     stayed_s = (boot_ns - began) / 1e9
-    if before.raised or stayed_s < rule.dwell_s or score < rule.score or is_quiet(rule.quiet, local):
+    if before.raised or stayed_s < rule.dwell_s or score < rule.score or quiet:
         return before, None
     reason = f"{rule.label} for {stayed_s:.1f} s (rule: {rule.dwell_s:g} s at {rule.score:.2f} or more)"
     # By the wall clock of now: it may have been set since the label came.

@@ -1,14 +1,13 @@
 """Records as the device writes them: the wire's fields without run and seq, which the commit gives."""
 
-import json
 import time
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import to_json
+
 from agent.core.alerting import Change
 from agent.core.decide import Conclusion
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def moment(wall_ns: int) -> str:
@@ -69,7 +68,7 @@ def result_body(
     }
     if truth is not None:
         body["truth"] = truth
-    return _encode(body).encode()
+    return to_json(body)
 
 
 def alert_body(
@@ -93,7 +92,7 @@ def alert_body(
     }
     if thumbnail is not None:
         body["thumbnail"] = thumbnail
-    return _encode(body).encode()
+    return to_json(body)
 
 
 def frame_body(
@@ -117,7 +116,7 @@ def frame_body(
     }
     if truth is not None:
         body["truth"] = truth
-    return _encode(body).encode()
+    return to_json(body)
 
 
 def own_answer(
