@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import attention_models
 import conv_models
 import numpy as np
 import onnx
@@ -77,6 +78,20 @@ def test_a_network_with_a_filter_for_each_channel_uses_the_whole_range() -> None
     graph = onnx.load_from_string(wide).graph
     sizes = {constant.name: numpy_helper.to_array(constant).size for constant in graph.initializer}
     assert {sizes[node.input[1]] for node in graph.node if node.op_type == "QuantizeLinear"} == {1}
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_a_network_with_attention_answers_as_before_and_uses_the_whole_range(runtime: str, tmp_path: Path) -> None:
+    content = attention_models.content()
+    small = quantise(content, SPEC, CALIBRATION)
+    products = [part for part in constants_of(small, ("DequantizeLinear",)) if part.shape == (16, 16)]
+    assert len(products) == 3  # queries, keys and values
+    assert max(int(np.abs(part.astype(int)).max()) for part in products) > 100
+    wide = scores(bundle_of(tmp_path / "fp32", content), runtime)
+    narrow = scores(bundle_of(tmp_path / "int8", small), runtime)
+    assert np.array_equal(wide.argmax(1), narrow.argmax(1))
+    assert [conv_models.LABELS[i] for i in wide.argmax(1)] == [label for _, label in conv_models.pictures(12, seed=2)]
+    assert 0 < np.abs(wide - narrow).max() < 0.05
 
 
 def test_the_same_pictures_give_the_same_bytes(int8: bytes) -> None:
