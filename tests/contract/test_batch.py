@@ -1,7 +1,6 @@
 """A night is scored: every frame answered once, whatever dies on the way."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,28 +16,9 @@ from cloud.batch.rows import Nights
 from cloud.batch.run import Batch, Chosen, Outcome, output_of
 from cloud.batch.score import Failed
 from cloud.errors import Retryable
-from cloud.objects import Objects, open_objects
+from cloud.objects import Objects
 from cloud.store import Store
 from models.bundle import Bundle, resolve
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    opened = Store.open(None, tmp_path_factory.mktemp("store"))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def store(server: Store) -> Store:
-    with server.pool.connection() as connection:
-        connection.execute(b"TRUNCATE shard, shard_score, verdict, outbound, tally, camera_answer")
-    return server
-
-
-@pytest.fixture
-def objects(tmp_path: Path) -> Objects:
-    return open_objects(tmp_path / "objects")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What is reported of a scored day, and the pictures that go with it."""
 
 import json
-from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,29 +17,10 @@ from cloud.batch.rows import Nights
 from cloud.batch.run import Batch, Chosen
 from cloud.batch.tally import MOST_FRAMES
 from cloud.errors import CloudError, Rejected
-from cloud.objects import Objects, open_objects
+from cloud.objects import Objects
 from cloud.store import Store
 
 BEFORE = NIGHT - timedelta(days=1)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    opened = Store.open(None, tmp_path_factory.mktemp("store"))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def store(server: Store) -> Store:
-    with server.pool.connection() as connection:
-        connection.execute(b"TRUNCATE shard, shard_score, verdict, outbound, tally, camera_answer")
-    return server
-
-
-@pytest.fixture
-def objects(tmp_path: Path) -> Objects:
-    return open_objects(tmp_path / "objects")
 
 
 @pytest.fixture

@@ -29,13 +29,6 @@ TABLES = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    opened = Store.open(None, tmp_path_factory.mktemp("store"))
-    yield opened
-    opened.close()
-
-
 @pytest.fixture(params=["embedded", "dsn"])
 def store(request: pytest.FixtureRequest, server: Store, tmp_path: Path) -> Iterator[Store]:
     """Both ways to open a store, each empty at the start."""
