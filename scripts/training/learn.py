@@ -245,6 +245,7 @@ class Learner:
 
     def _note(self, losses: list[dict[str, float]], done: float) -> None:
         means = {name: float(np.mean([loss[name] for loss in losses])) for name in losses[0]}
+        means["side"] = losses[-1]["side"]  # it may have changed in the epoch, and a mean of sides is none
         epoch = self.progress.step / self.per_epoch
         self.progress.history.append({"epoch": epoch, "share": done, "seconds": self.progress.seconds, **means})
 

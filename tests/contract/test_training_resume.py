@@ -1,6 +1,7 @@
 """A training that is stopped and gone on with. Needs torch: `scripts/setup --dev --train`."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import conv_models
@@ -25,11 +26,11 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def learner() -> Learner:
+def learner(plan: Plan = PLAN) -> Learner:
     pictures = conv_models.pictures(36, seed=1)
     labels = np.array([conv_models.LABELS.index(label) for _, label in pictures])
     photos = [picture for picture, _ in pictures]
-    return Learner(Lessons(photos, labels, np.empty((0, 1, 1, 3), np.uint8), labels[:0], 0, 3), PLAN, None)
+    return Learner(Lessons(photos, labels, np.empty((0, 1, 1, 3), np.uint8), labels[:0], 0, 3), plan, None)
 
 
 def taught(stops: tuple[int, ...], state: Path) -> Learner:
@@ -63,6 +64,15 @@ def test_stopped_anywhere_it_ends_with_the_same_weights_and_figures(tmp_path: Pa
     assert without_time(whole) == without_time(stopped)
     for name, value in whole.kept.state_dict().items():
         assert torch.equal(value, stopped.kept.state_dict()[name]), name
+
+
+def test_pictures_that_grow_within_an_epoch_are_told_with_the_side_they_have() -> None:
+    plan = replace(PLAN, epochs=3, size_px=64, sides=((0.5, 0.5), (1.0, 1.0)))
+    one = learner(plan)
+    seen: list[float] = []
+    one.run(lambda _: None, lambda now: seen.extend(step["side"] for step in now.progress.losses[-1:]))
+    assert set(seen) == {32, 64}
+    assert [figures["side"] for figures in one.progress.history] == [32, 64, 64]
 
 
 def test_a_state_that_was_kept_before_is_gone_on_from(tmp_path: Path) -> None:
