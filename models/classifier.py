@@ -1,5 +1,6 @@
 """The classifier: pictures in, labels with scores out, the same whichever runtime does the arithmetic."""
 
+import math
 import threading
 import time
 from collections import deque
@@ -25,6 +26,8 @@ __all__ = ["UNKNOWN", "Answer", "Classifier", "Worker"]
 _MS_PER_NS = 1e-6
 FEW = 8
 """So many labels of an answer are looked for one by one."""
+FEW_LABELS = 200
+"""Scores of so many labels are ranked as a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,23 +107,35 @@ class Worker:
 
     def _answer(self, scores: Scores, k: int, prepare_ms: float, inference_ms: float) -> Answer:
         scores = self._probabilities(scores)
-        top = tuple((self._labels[i], min(1.0, float(scores[i]))) for i in _best(scores, k))
+        ranked = _best_of_few(scores, k) if scores.size <= FEW_LABELS else _best(_checked(scores), k)
+        top = tuple((self._labels[place], min(1.0, value)) for place, value in ranked)
         label, score = top[0]
-        _checked(scores)
         known = score >= self._threshold
         runtime = self._engine.setup.runtime
         return Answer(top, label if known else UNKNOWN, score, known, inference_ms, prepare_ms, runtime)
 
 
-def _best(scores: Scores, k: int) -> list[int]:
-    """The places of the `k` best scores, best first, of equals the earlier; a few are found sooner than all sorted."""
+def _best_of_few(scores: Scores, k: int) -> list[tuple[int, float]]:
+    """As `_best` of `_checked` scores, without numpy: a call of it costs more than to sort a hundred numbers, the more
+    so between two pictures, when the model has filled the processor's caches."""
+    values: list[float] = scores.tolist()
+    places = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:k]
+    if not (math.isfinite(sum(values)) and values[places[0]] >= 0):
+        raise _no_scores()
+    return [(place, values[place]) for place in places]
+
+
+def _best(scores: Scores, k: int) -> list[tuple[int, float]]:
+    """The places of the `k` best scores with these, best first, of equals the earlier; a few are found sooner than all
+    sorted."""
     if k > FEW:
-        return [int(place) for place in np.argsort(-scores, kind="stable")[:k]]
+        return [(int(place), float(scores[place])) for place in np.argsort(-scores, kind="stable")[:k]]
     left = scores.copy()
     found = []
     for _ in range(min(k, left.size)):
-        found.append(int(left.argmax()))
-        left[found[-1]] = -np.inf
+        place = int(left.argmax())
+        found.append((place, float(left[place])))
+        left[place] = -np.inf
     return found
 
 
@@ -128,8 +143,12 @@ def _checked(scores: Scores) -> Scores:
     """`scores` when the model gave such. Raises BundleError model-output."""
     best = min(1.0, float(scores.max()))
     if not (0.0 <= best <= 1.0 and np.isfinite(scores).all()):
-        raise BundleError("model-output", "the model gives numbers that are no scores", "roll the model back")
+        raise _no_scores()
     return scores
+
+
+def _no_scores() -> BundleError:
+    return BundleError("model-output", "the model gives numbers that are no scores", "roll the model back")
 
 
 class Classifier:
