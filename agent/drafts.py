@@ -4,11 +4,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, time
+from functools import partial
 from typing import Any, Protocol
 
 from agent.core import alerting, decide, records, watching
 from agent.overflow import Job
-from agent.ports import Clock, ClockTrust, Draft, Frame, Lane, Spooled, Stamp
+from agent.ports import Clock, ClockTrust, Draft, Frame, Lane, Later, Spooled, Stamp
 from models import Answer
 
 log = logging.getLogger(__name__)
@@ -49,19 +50,33 @@ class Drafts:
         self._pictures = pictures
         self._clock = clock
 
-    def _trust(self, frame: Frame) -> ClockTrust:
+    def _trust(self, captured: Stamp) -> ClockTrust:
         """Tell whether the wall clock can be believed for a frame: not when it was set since that was captured."""
         now = self._clock.now()
-        moved_ns = (now.wall_ns - now.boot_ns) - (frame.captured.wall_ns - frame.captured.boot_ns)
+        moved_ns = (now.wall_ns - now.boot_ns) - (captured.wall_ns - captured.boot_ns)
         return self._clock.trust() if abs(moved_ns) < SET_NS else "unsure"
 
     def result(
         self, frame: Frame, answer: Answer, conclusion: decide.Conclusion, waiting_ms: float, total_ms: float
+    ) -> Later:
+        """Leave the record of the device's own answer to the store's thread."""
+        about = (frame.camera, frame.number, frame.captured, frame.truth)
+        return partial(self._result, *about, answer, conclusion, waiting_ms, total_ms)
+
+    def _result(
+        self,
+        camera: str,
+        number: int,
+        captured: Stamp,
+        truth: str | None,
+        answer: Answer,
+        conclusion: decide.Conclusion,
+        waiting_ms: float,
+        total_ms: float,
     ) -> Draft:
-        """Make the record of the device's own answer."""
-        trust = self._trust(frame)
+        trust = self._trust(captured)
         body = records.result_body(
-            _origin(frame, trust),
+            records.Origin(camera, number, captured.wall_ns, captured.boot_ns, trust),
             labels=answer.top,
             conclusion=conclusion,
             model=dict(self._policy.model),
@@ -69,9 +84,9 @@ class Drafts:
             waiting_ms=waiting_ms,
             inference_ms=answer.inference_ms,
             total_ms=total_ms,
-            truth=frame.truth,
+            truth=truth,
         )
-        return Draft("result", Lane.RESULT, body, frame.captured, trust)
+        return Draft("result", Lane.RESULT, body, captured, trust)
 
     def alerts(
         self,
@@ -101,7 +116,7 @@ class Drafts:
         return watches, drafts
 
     def _alert(self, frame: Frame, answer: Answer, rule: alerting.Rule, change: alerting.Change) -> Draft:
-        trust = self._trust(frame)
+        trust = self._trust(frame.captured)
         log.info("camera %s: alert %s %s: %s", frame.camera, rule.name, change.state, change.reason)
         body = records.alert_body(
             _origin(frame, trust),
@@ -115,7 +130,7 @@ class Drafts:
 
     def notice(self, frame: Frame, notice: watching.Notice) -> Draft:
         """Make the alert that says that a camera's condition has begun or ended."""
-        trust = self._trust(frame)
+        trust = self._trust(frame.captured)
         body = records.alert_body(
             _origin(frame, trust),
             rule=notice.condition,
@@ -128,7 +143,7 @@ class Drafts:
 
     def picture(self, job: Job, spooled: Spooled, size: tuple[int, int]) -> Draft:
         """Make the record of a picture that lies in the spool; `size` is its width and height."""
-        frame, trust = job.frame, self._trust(job.frame)
+        frame, trust = job.frame, self._trust(job.frame.captured)
         body = records.frame_body(
             _origin(frame, trust),
             size=size,

@@ -26,7 +26,7 @@ from agent.core.watching import Notice
 from agent.drafts import Drafts, Pictures, Policy
 from agent.errors import Broken
 from agent.overflow import Job, Overflow
-from agent.ports import Clock, Draft, Frame, Frames, Lane, Picture, Recorder, Spool
+from agent.ports import Clock, Draft, Frame, Frames, Lane, Later, Picture, Recorder, Spool
 from agent.standing import CameraState, dump_state
 from agent.ways import Ways
 from models import Answer
@@ -124,7 +124,8 @@ class Pipeline:
         """What one worker takes for one frame, as measured of late; 0 before the first."""
         self.placed: Counter[str] = Counter()
         """Frames that others were to answer, by who, for people; the store's counters are the truth."""
-        self.first_answer = threading.Event()
+        self.first_answered = False
+        """Whether a frame was answered."""
         self.failed = 0
         """Frames that the model could not classify."""
         self.progress = 0
@@ -236,10 +237,11 @@ class Pipeline:
         waiting_ms = (taken.boot_ns - frame.captured.boot_ns) / 1e6
         total_ms = (answered.boot_ns - frame.captured.boot_ns) / 1e6
 
-        watches, alerts = state.watches, list[Draft]()
+        watches = state.watches
+        alerts: list[Draft] = []
         if not blind:
             watches, alerts = using.drafts.alerts(frame, answer, conclusion, state.watches)
-        drafts = [*alerts, using.drafts.result(frame, answer, conclusion, waiting_ms, total_ms)]
+        drafts: list[Draft | Later] = [*alerts, using.drafts.result(frame, answer, conclusion, waiting_ms, total_ms)]
         facts = {}
         if conclusion.changed or watches != state.watches:
             facts[f"camera:{frame.camera}"] = dump_state(CameraState(standing, watches))
@@ -248,7 +250,7 @@ class Pipeline:
             return
         # Only what was handed over counts: a lost alert is raised again by the next frame.
         state.standing, state.watches = standing, watches
-        self.first_answer.set()
+        self.first_answered = True
         self._meter(frame.camera, total_ms)
         self._pictures.show(frame)
         if self._witness is not None:

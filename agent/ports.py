@@ -2,7 +2,7 @@
 
 import enum
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -182,15 +182,24 @@ class Draft:
     expires_ns: int | None = None
 
 
+Later = Callable[[], Draft]
+"""Makes a draft on the store's thread, once, with the others of its group. Between two frames, when a resize and the
+model have filled the processor's caches, the same work costs ten times as much. It holds no picture: many wait."""
+
+
 class Recorder(Protocol):
     """The one way into the outbox for the pipeline. Never blocks longer than its deadline."""
 
     def record(
-        self, drafts: Sequence[Draft], counts: Mapping[str, int] | None = None, facts: Mapping[str, str] | None = None
+        self,
+        drafts: Sequence[Draft | Later],
+        counts: Mapping[str, int] | None = None,
+        facts: Mapping[str, str] | None = None,
     ) -> bool:
         """Hand over one frame's records, counters and decision state, for one transaction.
 
-        Returns False when the store cannot take them now; the caller counts the frame as dropped.
+        An alert is a draft, not one for later: it is seen to be urgent, and does not wait for the group. Returns False
+        when the store cannot take them now; the caller counts the frame as dropped.
         """
         ...
 

@@ -108,7 +108,8 @@ class Worker:
     def _answer(self, scores: Scores, k: int, prepare_ms: float, inference_ms: float) -> Answer:
         scores = self._probabilities(scores)
         ranked = _best_of_few(scores, k) if scores.size <= FEW_LABELS else _best(_checked(scores), k)
-        top = tuple((self._labels[place], min(1.0, value)) for place, value in ranked)
+        labels = self._labels
+        top = tuple([(labels[place], min(1.0, value)) for place, value in ranked])
         label, score = top[0]
         known = score >= self._threshold
         runtime = self._engine.setup.runtime
@@ -119,10 +120,20 @@ def _best_of_few(scores: Scores, k: int) -> list[tuple[int, float]]:
     """As `_best` of `_checked` scores, without numpy. Hot it takes as long; between two pictures, when the model has
     filled the processor's caches, it saves a tenth of what a frame costs beside the model."""
     values: list[float] = scores.tolist()
-    places = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:k]
-    if not (math.isfinite(sum(values)) and values[places[0]] >= 0):
+    if not math.isfinite(sum(values)):
         raise _no_scores()
-    return [(place, values[place]) for place in places]
+    if k > FEW:
+        places = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:k]
+        found = [(place, values[place]) for place in places]
+    else:
+        found = []
+        for _ in range(min(k, len(values))):
+            best = max(values)
+            found.append((place := values.index(best), best))
+            values[place] = -math.inf
+    if found[0][1] < 0:
+        raise _no_scores()
+    return found
 
 
 def _best(scores: Scores, k: int) -> list[tuple[int, float]]:

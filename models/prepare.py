@@ -4,6 +4,8 @@ Colour order, mean, scale and layout belong to the graph (or, for a runtime that
 that only bytes are moved here: a resize of bytes costs a third of one of floats.
 """
 
+import math
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,7 @@ from models.inputs import Input
 __all__ = ["Input", "Pixels", "Preparer", "arithmetic", "check_frame"]
 
 Pixels = npt.NDArray[np.uint8]
+BYTE = np.dtype(np.uint8)
 MOST_STEP = 6
 """A single linear resize may skip this many source pixels per output pixel; beyond, it goes through a larger
 picture that is averaged down. Averaging the whole source costs ten times as much and gained nothing."""
@@ -24,7 +27,7 @@ def check_frame(frame: object) -> Pixels:
     hint = "give a BGR picture of bytes, as decode_picture returns it"
     if not isinstance(frame, np.ndarray):
         raise PictureError("picture-shape", f"a picture is a numpy array, not {type(frame).__name__}", hint)
-    if frame.dtype != np.uint8:
+    if frame.dtype != BYTE:
         raise PictureError("picture-shape", f"a picture holds uint8, not {frame.dtype}", hint)
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
         raise PictureError("picture-shape", f"a picture is (height, width, 3), not {frame.shape}", hint)
@@ -39,16 +42,18 @@ class Preparer:
         self._spec = spec
         self._buffer = buffer
         self._larger: dict[int, Pixels] = {}
+        self._way = _Way((0, 0), spec)
 
     def fill(self, frame: Pixels) -> None:
         """Write `frame` (H, W, 3), already checked, into the buffer."""
-        spec = self._spec
-        part = _middle(frame, spec.width, spec.height) if spec.fit == "crop" else frame
-        step = max(part.shape[0] / spec.height, part.shape[1] / spec.width)
-        if step <= MOST_STEP:
+        way, size = self._way, frame.shape[:2]
+        if way.size != size:
+            way = self._way = _Way(size, self._spec)
+        part = frame[way.part]
+        if way.times == 1:
             self._resize(part, self._buffer, cv2.INTER_LINEAR)
             return
-        times = min(4, int(np.ceil(step / MOST_STEP)))
+        spec, times = self._spec, way.times
         larger = self._larger.setdefault(times, np.empty((spec.height * times, spec.width * times, 3), np.uint8))
         self._resize(part, larger, cv2.INTER_LINEAR)
         self._resize(larger, self._buffer, cv2.INTER_AREA)
@@ -57,17 +62,28 @@ class Preparer:
     def _resize(source: Pixels, target: Pixels, interpolation: int) -> None:
         size = (target.shape[1], target.shape[0])
         written = cv2.resize(source, size, dst=target, interpolation=interpolation)
-        if not np.shares_memory(written, target):  # OpenCV takes another array when it dislikes ours
+        if written is not target:  # OpenCV takes another array when it dislikes ours
             np.copyto(target, written)
 
 
-def _middle(frame: Pixels, width: int, height: int) -> Pixels:
-    """The largest part around the middle with the shape width : height; a view, no copy."""
-    rows, columns = frame.shape[:2]
-    wide = min(columns, max(1, rows * width // height))
-    high = min(rows, max(1, columns * height // width))
+class _Way:
+    """How frames of one `size` (height, width) become the model's picture: the part that is looked at, and by how many
+    `times` the picture is larger that it goes through."""
+
+    def __init__(self, size: tuple[int, ...], spec: Input) -> None:
+        self.size = size
+        self.part = _middle(size[0], size[1], spec) if spec.fit == "crop" else (slice(None), slice(None))
+        high, wide = (len(range(*part.indices(length))) for part, length in zip(self.part, size, strict=True))
+        step = max(high / spec.height, wide / spec.width)
+        self.times = 1 if step <= MOST_STEP else min(4, math.ceil(step / MOST_STEP))
+
+
+def _middle(rows: int, columns: int, spec: Input) -> tuple[slice, slice]:
+    """The largest part around the middle with the shape of the model's picture."""
+    wide = min(columns, max(1, rows * spec.width // spec.height))
+    high = min(rows, max(1, columns * spec.height // spec.width))
     top, left = (rows - high) // 2, (columns - wide) // 2
-    return frame[top : top + high, left : left + wide]
+    return slice(top, top + high), slice(left, left + wide)
 
 
 def arithmetic(buffer: Pixels, spec: Input) -> npt.NDArray[np.generic]:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -216,24 +216,22 @@ class Paced:
         self._every_s = 1 / rate_fps
         self._lock = threading.Lock()
         self._due_s = time.monotonic()
-        self._free = list(range(CAMERAS))
-        self._numbers: Counter[int] = Counter()
+        self._free = deque(names())
+        self._numbers = dict.fromkeys(self._free, 0)
 
     def take(self, timeout_s: float) -> Frame | None:
         del timeout_s
         with self._lock:
             now_s = time.monotonic()
             wait_s, self._due_s = self._due_s - now_s, max(self._due_s, now_s - 1) + self._every_s
-            camera = self._free.pop(0)
-            self._numbers[camera] += 1
-            number = self._numbers[camera]
+            camera = self._free.popleft()
+            number = self._numbers[camera] = self._numbers[camera] + 1
         if wait_s > 0:
             time.sleep(wait_s)
-        return Frame(f"camera-{camera}", number, self._pictures[number % len(self._pictures)], self._clock.now())
+        return Frame(camera, number, self._pictures[number % len(self._pictures)], self._clock.now())
 
     def done(self, frame: Frame) -> None:
-        with self._lock:
-            self._free.append(int(frame.camera.rsplit("-", 1)[1]))
+        self._free.append(frame.camera)
 
     def collect_drops(self) -> Mapping[str, int]:
         return {}

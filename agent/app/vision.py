@@ -308,7 +308,7 @@ class Vision:
         return len(turns) == len(self._workers) and self._pulse.beats(turns, progress, waiting=self._frames_wait())
 
     def _check_threads(self) -> None:
-        if self._first_answer_s is None and self._pipeline.first_answer.is_set():
+        if self._first_answer_s is None and self._pipeline.first_answered:
             self._first_answer_s = age_s() - self._born_s
         for reader in self._readers:
             if reader.crashed is not None:

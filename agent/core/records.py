@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pydantic_core import to_json
@@ -13,7 +14,13 @@ from agent.core.decide import Conclusion
 def moment(wall_ns: int) -> str:
     """Write wall time as RFC 3339 in UTC with microseconds; by hand, for every frame's record has one."""
     seconds, rest_ns = divmod(wall_ns, 10**9)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest_ns // 1000:06d}Z"
+    return f"{_second(seconds)}.{rest_ns // 1000:06d}Z"
+
+
+@lru_cache(maxsize=16)
+def _second(seconds: int) -> str:
+    """The part of it that the frames of one second share."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.ports import Clock, Draft, Lane
+from agent.ports import Clock, Draft, Lane, Later
 from agent.store.database import BUSY_ERRORS, DISK_ERRORS
 from agent.store.writer import Writer
 
@@ -30,7 +30,7 @@ KEPT_ALERTS = 1000
 
 @dataclass(slots=True)
 class _Item:
-    drafts: Sequence[Draft]
+    drafts: Sequence[Draft | Later]
     counts: Mapping[str, int]
     facts: Mapping[str, str]
 
@@ -42,8 +42,9 @@ class _Group:
     facts: dict[str, str] = field(default_factory=dict)
 
     def add(self, item: _Item) -> None:
-        self.drafts.extend(item.drafts)
-        self.counts.update(item.counts)
+        self.drafts.extend(draft if isinstance(draft, Draft) else draft() for draft in item.drafts)
+        for name, n in item.counts.items():  # Counter.update looks at the type of what it is given: half of this time
+            self.counts[name] += n
         self.facts.update(item.facts)
 
 
@@ -85,7 +86,10 @@ class Recorder:
         self._thread.start()
 
     def record(
-        self, drafts: Sequence[Draft], counts: Mapping[str, int] | None = None, facts: Mapping[str, str] | None = None
+        self,
+        drafts: Sequence[Draft | Later],
+        counts: Mapping[str, int] | None = None,
+        facts: Mapping[str, str] | None = None,
     ) -> bool:
         """Hand over what belongs into one transaction; False when the store is too far behind to take it."""
         waiting = self._queue.qsize()
@@ -208,5 +212,8 @@ class Recorder:
             self._bell.sendto(b"1", str(self._doorbell))
 
 
-def _urgent(drafts: Sequence[Draft]) -> bool:
-    return any(draft.lane == Lane.ALERT for draft in drafts)
+def _urgent(drafts: Sequence[Draft | Later]) -> bool:
+    for draft in drafts:  # noqa: SIM110 - a generator for each frame costs more than this
+        if isinstance(draft, Draft) and draft.lane == Lane.ALERT:
+            return True
+    return False

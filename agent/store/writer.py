@@ -2,7 +2,7 @@
 
 import secrets
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -85,45 +85,50 @@ class Writer:
         lock for the whole of our patience; then nothing was written.
         """
         drafts = list(drafts)
-        rows: Counter[int] = Counter()
+        rows = Counter([draft.lane for draft in drafts])
+        kinds = Counter([draft.kind for draft in drafts])
         size_bytes: Counter[int] = Counter()
-        kinds: Counter[str] = Counter()
         with transaction(self._db):
-            seqs = [self._insert(draft) for draft in drafts]
+            seqs = self._insert(drafts)
             for draft in drafts:
-                rows[draft.lane] += 1
                 size_bytes[draft.lane] += len(draft.body)
-                kinds[f"{draft.kind}:produced"] += 1
             for lane, n in rows.items():
                 tally(self._db, lane, n, size_bytes[lane])
-            for name, n in (*kinds.items(), *(counts or {}).items()):
+            for kind, n in kinds.items():
+                count(self._db, f"{kind}:produced", n)
+            for name, n in (counts or {}).items():
                 count(self._db, name, n)
             for name, value in (facts or {}).items():
                 set_fact(self._db, name, value)
         self.spool.committed([d.picture.name for d in drafts if d.picture is not None], self._pictures_bytes())
         return seqs
 
-    def _insert(self, draft: Draft) -> int:
-        picture = draft.picture
-        self._db.execute(
+    def _insert(self, drafts: Sequence[Draft]) -> list[int]:
+        """Add the rows; gives their sequence numbers, which follow each other: nobody else writes meanwhile."""
+        self._db.executemany(
             "INSERT INTO outbox(run, kind, lane, wall_ns, boot_ns, clock, bytes, body, picture, picture_bytes,"
             " picture_sha256, expires_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                self._run,
-                draft.kind,
-                int(draft.lane),
-                draft.captured.wall_ns,
-                draft.captured.boot_ns,
-                draft.clock,
-                len(draft.body),
-                draft.body,
-                picture.name if picture else None,
-                picture.size_bytes if picture else 0,
-                picture.sha256 if picture else None,
-                draft.expires_ns,
-            ),
+            [self._row(draft) for draft in drafts],
         )
-        return self._db.last_insert_rowid()
+        last = self._db.last_insert_rowid()
+        return list(range(last - len(drafts) + 1, last + 1))
+
+    def _row(self, draft: Draft) -> tuple[Any, ...]:
+        picture = draft.picture
+        return (
+            self._run,
+            draft.kind,
+            int(draft.lane),
+            draft.captured.wall_ns,
+            draft.captured.boot_ns,
+            draft.clock,
+            len(draft.body),
+            draft.body,
+            picture.name if picture else None,
+            picture.size_bytes if picture else 0,
+            picture.sha256 if picture else None,
+            draft.expires_ns,
+        )
 
     def _pictures_bytes(self) -> int:
         """What the pictures of all rows take, those in sealed files included."""

@@ -99,6 +99,35 @@ def test_a_group_that_grows_while_it_is_collected_is_committed_when_it_is_large_
     shop.writer.close()
 
 
+def test_what_is_made_later_is_made_once_by_the_stores_thread_in_its_place(shop: Shop) -> None:
+    made: list[str] = []
+
+    def later() -> Draft:
+        made.append(threading.current_thread().name)
+        return result(1)
+
+    shop.recorder.start()
+    shop.recorder.record([alert(0), later], ONE_FRAME)
+    shop.wait(lambda: shop.commits == [2])
+    assert made == ["store"]
+    assert shop.recorder.stop()
+    shop.writer.close()
+    db = apsw.Connection(str(shop.folder / "outbox.sqlite"))
+    assert db.execute("SELECT kind FROM outbox ORDER BY seq").fetchall() == [("alert",), ("result",)]
+    db.close()
+
+
+def test_a_frame_that_the_store_cannot_take_costs_no_record(shop: Shop) -> None:
+    made: list[int] = []
+    for n in range(WAITING_ITEMS):
+        assert shop.recorder.record([result(n)], ONE_FRAME)
+    assert not shop.recorder.record([lambda: made.append(1) or result()], ONE_FRAME)  # type: ignore[func-returns-value]
+    assert not made
+    shop.recorder.start()
+    assert shop.recorder.stop()
+    shop.writer.close()
+
+
 def test_a_group_is_committed_when_its_time_is_over(tmp_path: Path) -> None:
     shop = Shop(tmp_path / "s", interval_s=0.05)
     shop.recorder.start()

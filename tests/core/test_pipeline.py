@@ -3,6 +3,7 @@
 import json
 import random
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +24,7 @@ from agent.drafts import Policy
 from agent.errors import Broken
 from agent.overflow import Overflow
 from agent.pipeline import FAILURES_IN_A_ROW, Offload, Pipeline
-from agent.ports import Draft, Frame, Lane, Picture, Spooled
+from agent.ports import Draft, Frame, Lane, Later, Picture, Spooled
 from agent.standing import CameraState, dump_state, load_states
 from agent.ways import Terms, Ways
 from models import Answer
@@ -58,11 +59,14 @@ class Recorder:
         self.full = False
 
     def record(
-        self, drafts: Sequence[Draft], counts: Mapping[str, int] | None = None, facts: Mapping[str, str] | None = None
+        self,
+        drafts: Sequence[Draft | Later],
+        counts: Mapping[str, int] | None = None,
+        facts: Mapping[str, str] | None = None,
     ) -> bool:
         if self.full:
             return False
-        self.drafts += drafts
+        self.drafts += [draft if isinstance(draft, Draft) else draft() for draft in drafts]
         self.counts.update(counts or {})
         self.facts.update(facts or {})
         return True
@@ -185,6 +189,26 @@ def test_a_frame_becomes_a_result_that_the_wire_accepts() -> None:
     assert bench.recorder.counts == {"frames:captured": 1, "frames:classified": 1}
     assert bench.pictures.shown == [1]
     assert bench.metered == [("shelf", pytest.approx(10))]
+
+
+def test_a_result_waits_for_the_stores_thread_without_its_picture_and_an_alert_is_made_at_once() -> None:
+    """Hundreds of results may wait for a slow disk, and a picture has megabytes."""
+    bench = Bench()
+    bench.feed(("Banana", 0.9), ("Banana", 0.9), ("Banana", 0.9))
+    waiting: list[Draft | Later] = []
+    bench.recorder.record = lambda drafts, counts, facts: not waiting.extend(drafts)  # type: ignore[method-assign, func-returns-value]
+    picture = PICTURE.copy()
+    held = weakref.ref(picture)
+    bench.pipeline._follow(Frame("shelf", 4, picture, bench.clock.now(), truth="Banana"), Worker([("Lemon", 0.9)]))
+    bench.pipeline._follow(Frame("shelf", 5, PICTURE, bench.clock.now()), Worker([("Lemon", 0.9)]))
+    del picture
+    assert held() is None
+    assert [isinstance(draft, Draft) for draft in waiting] == [False, True, False]
+    alert, result = waiting[1:]
+    assert isinstance(alert, Draft) and alert.lane == Lane.ALERT
+    assert not isinstance(result, Draft)
+    assert json.loads(result().body)["frame"] == 5
+    assert json.loads(result().body)["decision"]["label"] == "Lemon"
 
 
 def test_a_record_names_the_runtime_that_did_the_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from agent.camera.mailboxes import Mailboxes
 from agent.core.decide import Standing
 from agent.drafts import Policy
 from agent.pipeline import Pipeline
-from agent.ports import Draft, Frame, Picture
+from agent.ports import Draft, Frame, Later, Picture
 from agent.standing import CameraState
 from models import Answer
 
@@ -39,10 +39,13 @@ class Recorder:
         self.lock = threading.Lock()
 
     def record(
-        self, drafts: Sequence[Draft], counts: Mapping[str, int] | None = None, facts: Mapping[str, str] | None = None
+        self,
+        drafts: Sequence[Draft | Later],
+        counts: Mapping[str, int] | None = None,
+        facts: Mapping[str, str] | None = None,
     ) -> bool:
         with self.lock:
-            self.drafts += drafts
+            self.drafts += [draft if isinstance(draft, Draft) else draft() for draft in drafts]
         return True
 
 
