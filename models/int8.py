@@ -245,8 +245,8 @@ def metrics(narrowed: Narrowed) -> Mapping[str, float]:
     worst = narrowed.worst
     kind = "accuracy" if narrowed.labelled else "agreement"
     return {
-        f"int8_{kind}": round(worst.after, 4),
-        f"fp32_{kind}_beside_int8": round(worst.before, 4),
+        f"int8_{kind}": round(worst.after, 6),
+        f"fp32_{kind}_beside_int8": round(worst.before, 6),
         "int8_pictures": float(worst.pictures),
     }
 

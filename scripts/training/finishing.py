@@ -158,7 +158,7 @@ def _val_metrics(precision: str, found: Measured, classes: Classes, story: Story
         "accepted": figures.accepted,
         "accepted_top1": figures.accepted_accuracy,
     }
-    kept = {f"val_{precision}_{name}": round(value, 4) for name, value in told.items() if value is not None}
+    kept = {f"val_{precision}_{name}": round(value, 6) for name, value in told.items() if value is not None}
     return {"val_photos": float(figures.pictures), **kept}
 
 
@@ -181,7 +181,7 @@ def _drawn(classifiers: Mapping[str, Classifier], progress: bundling.Progress) -
 def _drawn_metrics(precision: str, drawn: Measured, story: Story) -> dict[str, float]:
     right = drawn.scores.argmax(axis=1) == drawn.truths
     return {
-        f"synthetic_{precision}_top1": round(float(right.mean()), 4),
-        f"synthetic_{precision}_accepted": round(float((drawn.scores.max(axis=1) >= story.threshold).mean()), 4),
+        f"synthetic_{precision}_top1": round(float(right.mean()), 6),
+        f"synthetic_{precision}_accepted": round(float((drawn.scores.max(axis=1) >= story.threshold).mean()), 6),
         "synthetic_frames": float(len(right)),
     }
