@@ -48,6 +48,11 @@ STOPPING = "stopping"
 """Drop reason: the device stops, and the time to spool what waits is over."""
 
 
+ALONE = Placement(Where.LOCAL, placement.IN_TIME)
+ALONE_SUPERSEDED = Placement(Where.DROP, placement.SUPERSEDED)
+"""Where nothing may leave there is nothing to choose."""
+
+
 class Worker(Protocol):
     """One thread's way to the model (`models.Worker`)."""
 
@@ -154,11 +159,10 @@ class Pipeline:
 
     def _place(self, frame: Frame, *, displaced: bool) -> Placement:
         if self._offload is None:
-            alone = Placement(Where.LOCAL, placement.IN_TIME)
-            return Placement(Where.DROP, placement.SUPERSEDED) if displaced else alone
+            return ALONE_SUPERSEDED if displaced else ALONE
         load = Load(self._frames.ahead(frame.camera), self._offload.workers, self.service_ms)
-        has_room = self._offload.overflow.has_room(frame)
-        return self._offload.ways.place(frame, load, self._clock.now(), displaced=displaced, has_room=has_room)
+        room = self._offload.overflow.has_room
+        return self._offload.ways.place(frame, load, self._clock.now(), displaced=displaced, has_room=room)
 
     def _overflow(self, frame: Frame, placed: Placement) -> None:
         """Leave a frame to the thread that spools."""
@@ -178,7 +182,7 @@ class Pipeline:
         """Run one inference thread: until `stop`, or until every source has ended."""
         name = threading.current_thread().name
         using = self._using
-        while not stop.is_set() and not self._frames.finished:
+        while not stop.is_set():
             self._turns[name] = self._turns.get(name, 0) + 1
             self._seats[name] = using
             frame = self._frames.take(TAKE_S)
@@ -186,6 +190,8 @@ class Pipeline:
                 using = self._using
                 worker = using.workers.popleft()
             if frame is None:
+                if self._frames.finished:
+                    break
                 continue
             try:
                 self._follow(frame, worker, using)

@@ -47,8 +47,6 @@ class Ways:
         self._function: placement.Health = "down"
         self._heard_ns: int | None = None
         self._probed_ns: int | None = None
-        self.last = Placement(Where.LOCAL, placement.IN_TIME)
-        """What was chosen last, for people."""
 
     def heed(self, function: str | None, sync: str | None) -> None:
         """Take sync's facts: JSON of the function's health and of the link. What cannot be read counts as down."""
@@ -61,17 +59,20 @@ class Ways:
             if isinstance(usd, int | float) and usd >= 0:
                 self._budget.learn(float(usd))
 
-    def place(self, frame: Frame, load: Load, now: Stamp, *, displaced: bool, has_room: bool) -> Placement:
+    def place(
+        self, frame: Frame, load: Load, now: Stamp, *, displaced: bool, has_room: Callable[[Frame], bool]
+    ) -> Placement:
         """Choose who answers a frame, and pay when it is the function. `has_room`: the overflow queue would take it."""
         age_ms = (now.boot_ns - frame.captured.boot_ns) / 1e6
         demand = Demand(age_ms, self._terms.deadline_ms[frame.camera], displaced)
-        need_bytes = self._need_bytes(frame)
-        with self._lock:
-            placed = placement.place(demand, load, self._open(now, need_bytes, has_room=has_room))
-            if placed.where is Where.SERVERLESS:
-                self._budget.spend(now.boot_ns, self._day(now))
-                self._probed_ns = now.boot_ns
-            self.last = placed
+        placed = placement.here(demand, load)
+        if placed is None:
+            room, need_bytes = has_room(frame), self._need_bytes(frame)
+            with self._lock:
+                placed = placement.elsewhere(demand, self._open(now, need_bytes, has_room=room))
+                if placed.where is Where.SERVERLESS:
+                    self._budget.spend(now.boot_ns, self._day(now))
+                    self._probed_ns = now.boot_ns
         return placed
 
     def describe(self, now: Stamp) -> dict[str, object]:

@@ -12,6 +12,7 @@ from agent.camera.last import LastPictures
 from agent.core.decide import Standing
 from agent.drafts import Policy
 from agent.host.clock import SystemClock
+from agent.host.metrics import Metrics
 from agent.pipeline import Offload, Pipeline, Witness, Worker
 from agent.ports import Frames
 from agent.standing import CameraState
@@ -50,8 +51,6 @@ class Rig:
         self.recorder = Recorder(
             self.writer, clock, rows=50, interval_s=0.05, doorbell=self.folder / "doorbell", on_crash=self.crashed.set
         )
-        self.totals_ms: list[float] = []
-        """Of each answered frame the milliseconds from its capture to its answer."""
         self.pictures = LastPictures(self.folder / "pictures", 1.0, allowed=True)
         ref = classifier.model
         model = {"name": ref.name, "version": ref.version, "release": ref.release, "digest": ref.digest}
@@ -63,7 +62,7 @@ class Rig:
             self.pictures,
             clock,
             {camera: CameraState(Standing(), {}) for camera in cameras},
-            lambda _camera, total_ms: self.totals_ms.append(total_ms),
+            Metrics(0, lambda: ()).answered,
             self.offload,
             witness,
         )

@@ -1,5 +1,6 @@
 """Where frames wait: a mailbox of one per camera. The newest wins, the older is given back, cameras take turns."""
 
+import heapq
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -25,9 +26,10 @@ class Counts:
 class _Box:
     """One camera's place. Guarded by the lock of its `Mailboxes`."""
 
-    __slots__ = ("behind", "displaced", "dropped", "ended", "frame", "in_work", "put", "served", "turn")
+    __slots__ = ("behind", "displaced", "dropped", "ended", "frame", "in_work", "place", "put", "served", "turn")
 
-    def __init__(self) -> None:
+    def __init__(self, place: int) -> None:
+        self.place = place
         self.frame: Frame | None = None
         self.in_work: Frame | None = None
         self.behind = False  # the frame that waits has displaced another
@@ -51,11 +53,18 @@ class Mailboxes:
     """
 
     def __init__(self, names: Iterable[str], at_once: int | None = None) -> None:
-        self._boxes = {name: _Box() for name in names}
+        self._boxes = {name: _Box(place) for place, name in enumerate(names)}
+        self._ready: list[tuple[int, int, _Box]] = []
+        """A heap of those whose frame may be served: (turn, place, box), the one that has waited longest first."""
         self._changed = threading.Condition()
         self._drops: Counter[str] = Counter()
         self._turns = 0
+        # Of all boxes, kept up to date: each frame asks several times.
+        self._live = len(self._boxes)
+        self._waiting = 0
+        self._behind = 0
         self._in_work = 0
+        self._takers_waiting = 0
         self._at_once = at_once or len(self._boxes)
         self._closed = False
 
@@ -71,18 +80,22 @@ class Mailboxes:
                 self._drop(box, STOPPING)
                 return None
             older, box.frame = box.frame, frame
-            box.behind = older is not None
-            box.displaced += box.behind
+            if older is None:
+                self._waiting += 1
+                self._make_ready(box)
+            else:
+                box.displaced += 1
+                self._behind += not box.behind
+                box.behind = True
             self._wake()
             return older
 
     def ahead(self, camera: str) -> int:
         """Count what comes before a new frame of `camera`: frames in work, and those whose camera is served first."""
         with self._changed:
-            turn = self._boxes[camera].turn
-            others = (b for name, b in self._boxes.items() if name != camera)
-            first = sum(b.frame is not None and b.in_work is None and b.turn <= turn for b in others)
-            return first + sum(b.in_work is not None for b in self._boxes.values())
+            box = self._boxes[camera]
+            first = sum(turn <= box.turn for turn, _, other in self._ready if other is not box)
+            return first + self._in_work
 
     def take(self, timeout_s: float) -> Frame | None:
         """Give the next frame of the camera that has waited longest since it was served.
@@ -90,15 +103,21 @@ class Mailboxes:
         None after `timeout_s`, and at once when closed or finished. The camera is not served again before `done`.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._fairest() is not None or self._over(), timeout_s)
-            box = self._fairest()
-            if box is None:
+            if not self._may_serve() and not self._is_over():
+                self._takers_waiting += 1
+                self._changed.wait_for(lambda: self._may_serve() or self._is_over(), timeout_s)
+                self._takers_waiting -= 1
+            if not self._may_serve():
                 return None
+            box = heapq.heappop(self._ready)[2]
             self._turns += 1
             box.turn = self._turns
             box.served += 1
-            box.in_work, box.frame, box.behind = box.frame, None, False
+            box.in_work, box.frame = box.frame, None
+            self._waiting -= 1
             self._in_work += 1
+            self._behind -= box.behind
+            box.behind = False
             self._wake()  # this may have been the one that was behind
             return box.in_work
 
@@ -110,12 +129,15 @@ class Mailboxes:
                 raise ValueError(f"frame {frame.number} of camera {frame.camera} is not in work")
             box.in_work = None
             self._in_work -= 1
+            self._make_ready(box)
             self._wake()
 
     def end(self, camera: str) -> None:
         """Say that this camera's source has ended; what waits is still served."""
         with self._changed:
-            self._boxes[camera].ended = True
+            box = self._boxes[camera]
+            self._live -= not box.ended
+            box.ended = True
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -126,6 +148,8 @@ class Mailboxes:
                 if box.frame is not None:
                     box.frame, box.behind = None, False
                     self._drop(box, STOPPING)
+            self._ready.clear()
+            self._waiting = self._behind = 0
             self._changed.notify_all()
 
     def collect_drops(self) -> Mapping[str, int]:
@@ -147,23 +171,25 @@ class Mailboxes:
 
     def _wake(self) -> None:
         """Wake one taker when there is something for it: one that is woken for nothing costs those at work."""
-        if self._over():
-            self._changed.notify_all()
-        elif self._fairest() is not None:
-            self._changed.notify()
+        if self._takers_waiting:
+            if self._is_over():
+                self._changed.notify_all()
+            elif self._may_serve():
+                self._changed.notify()
 
     def _drop(self, box: _Box, reason: str) -> None:
         box.dropped += 1
         self._drops[reason] += 1
 
-    def _fairest(self) -> _Box | None:
-        if self._in_work >= self._at_once and any(b.behind for b in self._boxes.values()):
-            return None
-        ready = (b for b in self._boxes.values() if b.frame is not None and b.in_work is None)
-        return min(ready, key=lambda b: b.turn, default=None)
+    def _make_ready(self, box: _Box) -> None:
+        if box.frame is not None and box.in_work is None:
+            heapq.heappush(self._ready, (box.turn, box.place, box))
+
+    def _may_serve(self) -> bool:
+        return bool(self._ready) and not (self._behind and self._in_work >= self._at_once)
 
     def _is_finished(self) -> bool:
-        return all((b.ended or self._closed) and b.frame is None and b.in_work is None for b in self._boxes.values())
+        return (self._closed or not self._live) and not self._waiting and not self._in_work
 
-    def _over(self) -> bool:
+    def _is_over(self) -> bool:
         return self._closed or self._is_finished()

@@ -84,6 +84,10 @@ class Placement:
     reason: str
 
 
+_IN_TIME = Placement(Where.LOCAL, IN_TIME)
+_WORKER_FREE = Placement(Where.LOCAL, WORKER_FREE)
+
+
 def completion_ms(demand: Demand, load: Load) -> float:
     """Predict the frame's age when its local answer stands: its age, its wait for a worker, its own service."""
     rounds = max(0, load.ahead - load.workers + 1) / load.workers
@@ -91,15 +95,24 @@ def completion_ms(demand: Demand, load: Load) -> float:
 
 
 def place(demand: Demand, load: Load, ways: Ways) -> Placement:
-    """Choose who answers a frame.
+    """Choose who answers a frame."""
+    return here(demand, load) or elsewhere(demand, ways)
+
+
+def here(demand: Demand, load: Load) -> Placement | None:
+    """LOCAL for a frame that nothing beside the device has to be looked at for; None for the others.
 
     A worker that is free takes it whatever the deadline: no other way is sooner, and an idle device sends nothing away.
     """
-    if not demand.displaced:
-        if completion_ms(demand, load) <= demand.deadline_ms:
-            return Placement(Where.LOCAL, IN_TIME)
-        if load.ahead < load.workers:
-            return Placement(Where.LOCAL, WORKER_FREE)
+    if demand.displaced:
+        return None
+    if completion_ms(demand, load) <= demand.deadline_ms:
+        return _IN_TIME
+    return _WORKER_FREE if load.ahead < load.workers else None
+
+
+def elsewhere(demand: Demand, ways: Ways) -> Placement:
+    """Choose for a frame that is not answered `here` in time."""
     stuck = why_nothing_leaves(ways)
     if stuck:
         if not demand.displaced:

@@ -51,6 +51,7 @@ class Metrics:
             buckets=ANSWER_BUCKETS_S,
             registry=self._registry,
         )
+        self._of_camera: dict[str, Histogram] = {}
         self._server = None
         if port:
             try:
@@ -64,7 +65,10 @@ class Metrics:
 
     def answered(self, camera: str, total_ms: float) -> None:
         """Note how long one answer took."""
-        self._answers.labels(camera).observe(total_ms / 1000)
+        answers = self._of_camera.get(camera)
+        if answers is None:  # kept, for looking it up takes the library three times as long as noting
+            answers = self._of_camera[camera] = self._answers.labels(camera)
+        answers.observe(total_ms / 1000)
 
     def close(self) -> None:
         """Stop listening."""

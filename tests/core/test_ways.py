@@ -41,7 +41,7 @@ class Bench:
 
     def place(self, picture: Picture = PICTURE, *, has_room: bool = True) -> tuple[Where, str]:
         frame = Frame("shelf", 1, picture, self.clock.now())
-        placed = self.ways.place(frame, BUSY, self.clock.now(), displaced=True, has_room=has_room)
+        placed = self.ways.place(frame, BUSY, self.clock.now(), displaced=True, has_room=lambda _: has_room)
         return placed.where, placed.reason
 
 
