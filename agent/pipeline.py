@@ -160,8 +160,11 @@ class Pipeline:
     def _place(self, frame: Frame, *, displaced: bool) -> Placement:
         if self._offload is None:
             return ALONE_SUPERSEDED if displaced else ALONE
-        load = Load(self._frames.ahead(frame.camera), self._offload.workers, self.service_ms)
-        room = self._offload.overflow.has_room
+        ahead, workers = self._frames.ahead(frame.camera), self._offload.workers
+        placed = None if displaced else placement.at_once(ahead, workers)
+        if placed is not None:
+            return placed
+        load, room = Load(ahead, workers, self.service_ms), self._offload.overflow.has_room
         return self._offload.ways.place(frame, load, self._clock.now(), displaced=displaced, has_room=room)
 
     def _overflow(self, frame: Frame, placed: Placement) -> None:

@@ -100,15 +100,20 @@ def place(demand: Demand, load: Load, ways: Ways) -> Placement:
 
 
 def here(demand: Demand, load: Load) -> Placement | None:
-    """LOCAL for a frame that nothing beside the device has to be looked at for; None for the others.
-
-    A worker that is free takes it whatever the deadline: no other way is sooner, and an idle device sends nothing away.
-    """
+    """LOCAL for a frame that nothing beside the device has to be looked at for; None for the others."""
     if demand.displaced:
         return None
     if completion_ms(demand, load) <= demand.deadline_ms:
         return _IN_TIME
-    return _WORKER_FREE if load.ahead < load.workers else None
+    return at_once(load.ahead, load.workers)
+
+
+def at_once(ahead: int, workers: int) -> Placement | None:
+    """LOCAL for a new frame when a worker is free for it, whatever the deadline; None when none is.
+
+    No other way is sooner, and an idle device sends nothing away. It may be asked before anything else is looked at.
+    """
+    return _WORKER_FREE if ahead < workers else None
 
 
 def elsewhere(demand: Demand, ways: Ways) -> Placement:
