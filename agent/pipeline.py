@@ -16,6 +16,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from agent.books import CAPTURED, Books
@@ -288,10 +289,11 @@ class Pipeline:
 
     def _copy(self, frame: Frame, answer: Answer, seen: str, drafts: Drafts) -> None:
         """Leave a copy of an answered frame for the cloud, when it is to be looked at again. Never waits."""
-        if self._offload is None or not self._offload.overflow.has_room(frame, copy=True):
+        if self._offload is None:
             return
+        has_room = partial(self._offload.overflow.has_room, frame, copy=True)
         with self._review_lock:
-            why = self._offload.review.why(frame.camera, answer.score, frame.captured.boot_ns)
+            why = self._offload.review.why(frame.camera, answer.score, frame.captured.boot_ns, has_room)
         if why is None:
             return
         lane = Lane.BATCH if why == "kept" else Lane.REVIEW

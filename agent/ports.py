@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from agent.core.reply import HttpReply
+from agent.core.value import value
 from wire import mqtt
 from wire.records import Verdict
 
@@ -22,7 +23,7 @@ else:
 ClockTrust = Literal["synced", "unsure"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stamp:
     """One moment on two clocks: wall time for people, CLOCK_BOOTTIME (counts suspend, never jumps) for logic."""
 
@@ -86,7 +87,7 @@ class Stream(Source, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Frame:
     """A picture with its place and time: `number` counts one camera's frames in this process from 1."""
 
@@ -164,7 +165,7 @@ class Spool(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Draft:
     """A record on its way into the outbox: its key is given by the commit.
 

@@ -42,13 +42,14 @@ class Preparer:
         self._spec = spec
         self._buffer = buffer
         self._larger: dict[int, Pixels] = {}
-        self._way = _Way((0, 0), spec)
+        self._way = _Way((0, 0, 0), spec)
 
     def fill(self, frame: Pixels) -> None:
-        """Write `frame` (H, W, 3), already checked, into the buffer."""
-        way, size = self._way, frame.shape[:2]
-        if way.size != size:
-            way = self._way = _Way(size, self._spec)
+        """Write `frame` (H, W, 3) into the buffer. Raises PictureError picture-shape."""
+        way = self._way
+        if not (isinstance(frame, np.ndarray) and frame.shape == way.shape and frame.dtype == BYTE):
+            frame = check_frame(frame)
+            way = self._way = _Way(frame.shape, self._spec)
         part = frame[way.part]
         if way.times == 1:
             self._resize(part, self._buffer, cv2.INTER_LINEAR)
@@ -67,13 +68,13 @@ class Preparer:
 
 
 class _Way:
-    """How frames of one `size` (height, width) become the model's picture: the part that is looked at, and by how many
-    `times` the picture is larger that it goes through."""
+    """How frames of one `shape` (height, width, 3) become the model's picture: the part that is looked at, and by how
+    many `times` the picture is larger that it goes through."""
 
-    def __init__(self, size: tuple[int, ...], spec: Input) -> None:
-        self.size = size
-        self.part = _middle(size[0], size[1], spec) if spec.fit == "crop" else (slice(None), slice(None))
-        high, wide = (len(range(*part.indices(length))) for part, length in zip(self.part, size, strict=True))
+    def __init__(self, shape: tuple[int, ...], spec: Input) -> None:
+        rows, columns, _ = self.shape = shape
+        self.part = _middle(rows, columns, spec) if spec.fit == "crop" else (slice(0, rows), slice(0, columns))
+        high, wide = (part.stop - part.start for part in self.part)
         step = max(high / spec.height, wide / spec.width)
         self.times = 1 if step <= MOST_STEP else min(4, math.ceil(step / MOST_STEP))
 

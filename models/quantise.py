@@ -19,7 +19,7 @@ import numpy as np
 
 from models.errors import BundleError
 from models.inputs import Input
-from models.prepare import Pixels, Preparer, arithmetic, check_frame
+from models.prepare import Pixels, Preparer, arithmetic
 
 if TYPE_CHECKING:
     import onnx
@@ -118,7 +118,7 @@ def _prepared(spec: Input, pictures: Iterable[Pixels]) -> list[Pixels]:
     preparer = Preparer(spec, buffer)
     prepared = []
     for picture in pictures:
-        preparer.fill(check_frame(picture))
+        preparer.fill(picture)
         prepared.append(buffer.copy())
         if len(prepared) == MOST_PICTURES:
             break

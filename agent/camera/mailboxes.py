@@ -94,8 +94,9 @@ class Mailboxes:
         """Count what comes before a new frame of `camera`: frames in work, and those whose camera is served first."""
         with self._changed:
             box = self._boxes[camera]
-            first = sum(turn <= box.turn for turn, _, other in self._ready if other is not box)
-            return first + self._in_work
+            if not self._ready:
+                return self._in_work
+            return self._in_work + sum(turn <= box.turn for turn, _, other in self._ready if other is not box)
 
     def take(self, timeout_s: float) -> Frame | None:
         """Give the next frame of the camera that has waited longest since it was served.

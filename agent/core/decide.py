@@ -1,14 +1,15 @@
 """From one frame's scores to a decision, with the reason kept: threshold, then n in a row."""
 
-from dataclasses import dataclass
 from typing import Literal
+
+from agent.core.value import value
 
 UNKNOWN = "unknown"
 
 State = Literal["confirmed", "pending", "unknown"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Standing:
     """What a camera's decision rests on between two frames: the confirmed label, and the one on its way."""
 
@@ -17,7 +18,7 @@ class Standing:
     streak: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Conclusion:
     """What one frame led to. `label` is the confirmed one as long as another is only on its way."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agent.core.budget import BUDGET_DAY, BUDGET_HOUR
+from agent.core.value import value
 
 Overflow = Literal["auto", "night", "drop"]
 Health = Literal["up", "probing", "busy", "down"]
@@ -44,7 +45,7 @@ class Where(enum.StrEnum):
     DROP = "dropped"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Demand:
     """What the frame wants. `displaced`: a newer one of its camera has taken its place in the mailbox."""
 
@@ -53,7 +54,7 @@ class Demand:
     displaced: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Load:
     """How busy this device is. `ahead`: frames in work, and those that will be served before this one."""
 

@@ -1,7 +1,6 @@
 """Records as the device writes them: the wire's fields without run and seq, which the commit gives."""
 
 import time
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -9,6 +8,7 @@ from pydantic_core import to_json
 
 from agent.core.alerting import Change
 from agent.core.decide import Conclusion
+from agent.core.value import value
 
 
 def moment(wall_ns: int) -> str:
@@ -23,7 +23,7 @@ def _second(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Origin:
     """Which frame a record is about, when it was captured, and whether the wall clock could be believed then."""
 

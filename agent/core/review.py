@@ -1,6 +1,7 @@
 """Which local answers leave a copy of their picture: the uncertain, a random part of the others, some for the night."""
 
 import random as _random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,25 +32,32 @@ class Review:
         self._bucket = Bucket.full(terms.per_hour, max(1, terms.per_hour // BURST_PART), now_ns)
         self._kept_ns: dict[str, int] = {}
 
-    def why(self, camera: str, score: float, now_ns: int) -> Why | None:
-        """Say why this answer leaves a copy, None when it leaves none; what it takes up of the hour is counted."""
+    def why(self, camera: str, score: float, now_ns: int, has_room: Callable[[], bool]) -> Why | None:
+        """Say why this answer leaves a copy, None when it leaves none; what it takes up of the hour is counted.
+
+        `has_room` is asked only for one that would.
+        """
         looked_at: Why | None = None
         if score < self._terms.below:
             looked_at = "uncertain"
         elif self._random.random() < self._terms.audit:
             looked_at = "audit"
+        due = self._is_due(camera, now_ns)
+        if not ((looked_at or due) and has_room()):
+            return None
         if looked_at is not None:
             left = self._bucket.take(now_ns)
             if left is not None:
                 self._bucket = left
                 return looked_at
-        return "kept" if self._keep(camera, now_ns) else None
+        if due:
+            self._kept_ns[camera] = now_ns
+            return "kept"
+        return None
 
-    def _keep(self, camera: str, now_ns: int) -> bool:
+    def _is_due(self, camera: str, now_ns: int) -> bool:
+        """Whether it is time to keep a picture of this camera for the night."""
         if self._terms.keep_every_s <= 0:
             return False
         last_ns = self._kept_ns.get(camera)
-        if last_ns is not None and now_ns - last_ns < self._terms.keep_every_s * 1e9:
-            return False
-        self._kept_ns[camera] = now_ns
-        return True
+        return last_ns is None or now_ns - last_ns >= self._terms.keep_every_s * 1e9
