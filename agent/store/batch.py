@@ -18,7 +18,6 @@ from agent.core.shards import Manifest
 from agent.durable import sync_folder
 from agent.errors import Broken
 from agent.night_ports import ShardFile
-from agent.store import parquet
 from agent.store.database import NO_SPACE
 
 log = logging.getLogger(__name__)
@@ -67,6 +66,8 @@ class BatchFolder:
 
         Raises `Broken`: ``disk-full``, ``batch-folder``. Tells `on_step` ``written`` and ``named``.
         """
+        from agent.store import parquet  # 8 MB, of which sync, which sends the files, has no use
+
         temporary = self.folder / f"{manifest.day}-{manifest.part:04}{PART}"
         try:
             written = parquet.write(temporary, manifest, rows)
@@ -99,6 +100,8 @@ class BatchFolder:
 
     def read(self, file: ShardFile) -> Iterator[tuple[int, bytes]]:
         """Give a sound file's pictures, each with its frame's number."""
+        from agent.store import parquet
+
         return parquet.read(self.folder / file.name)
 
     def pieces(self, file: ShardFile, size_bytes: int) -> Iterator[bytes]:

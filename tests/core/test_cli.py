@@ -52,7 +52,7 @@ def test_the_schema_of_the_configuration(capsys: pytest.CaptureFixture[str]) -> 
     assert json.loads(capsys.readouterr().out)["title"] == "Config"
 
 
-HEAVY = ("sqlite_utils", "pandas", "cv2", "openvino")
+HEAVY = ("sqlite_utils", "pandas", "numpy", "cv2", "openvino", "arro3.core")
 
 
 @pytest.mark.parametrize("module", ["agent.app.sync", "agent.cli.nightly"])
