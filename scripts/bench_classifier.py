@@ -5,6 +5,7 @@ compiles, with the same streams, threads and precision; scores are compared with
 with nothing of ours between.
 """
 
+import math
 import os
 import random
 import re
@@ -235,16 +236,17 @@ class Feeding(Mailboxes):
 
 
 class Cameras:
-    """A thread for each camera, which offers decoded frames as a reader does: at a pace, or one after the other.
+    """A thread for each camera, which offers decoded frames as a reader does: at a pace, or where the mailboxes tell
+    when a frame was taken, the next one then.
 
     What these threads spend beside `offer` stands for a camera's decoding and is not the pipeline's.
     """
 
-    def __init__(self, mailboxes: Feeding, offer: Offer, pictures: list[Picture], rate_fps: float | None) -> None:
-        self._mailboxes = mailboxes
+    def __init__(self, mailboxes: Mailboxes, offer: Offer, pictures: list[Picture], rate_fps: float) -> None:
+        self._taken = mailboxes.taken if isinstance(mailboxes, Feeding) else None
         self._offer = offer
         self._pictures = pictures
-        self._every_s = CAMERAS / rate_fps if rate_fps is not None else None
+        self._every_s = CAMERAS / rate_fps
         self._clock = SystemClock()
         self._stop = threading.Event()
         self._offered_ns = [0] * CAMERAS
@@ -267,11 +269,11 @@ class Cameras:
         return cpu_ns(self.threads) - sum(self._offered_ns)
 
     def _read(self, place: int, name: str) -> None:
-        due_s = time.monotonic() + place * (self._every_s or 0.0) / CAMERAS
+        due_s = time.monotonic() + place * self._every_s / CAMERAS
         number = 0
         while not self._stop.is_set():
-            if self._every_s is None:
-                if not self._mailboxes.taken[name].acquire(timeout=0.2):
+            if self._taken is not None:
+                if not self._taken[name].acquire(timeout=0.2):
                     continue
             else:
                 due_s += self._every_s
@@ -318,11 +320,11 @@ def spend(
     share_cores(CORES)  # as vision does with several workers
     with models.Classifier.open(bundle, Setup("openvino", "cpu", precision), CORES, strict=True) as classifier:
         engine = around(classifier._engine)  # noqa: SLF001 - what is timed stands between it and the worker
-        mailboxes = Feeding(NAMES, CORES)
+        mailboxes = Mailboxes(NAMES, CORES) if rate_fps is not None else Feeding(NAMES, CORES)
         rig = Rig(
             classifier, mailboxes, clock, NAMES, CORES, make_offload, wrap=lambda _worker: Worker(engine, bundle)
         )  # fmt: skip
-        cameras = Cameras(mailboxes, rig.pipeline.offer, pictures, rate_fps)
+        cameras = Cameras(mailboxes, rig.pipeline.offer, pictures, rate_fps or math.inf)
         rig.start()
         cameras.start()
         time.sleep(1.0)
