@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from queue import SimpleQueue
 from types import FrameType
 from urllib.parse import unquote, urlsplit
 
@@ -119,15 +120,24 @@ class Stop:
     def __init__(self) -> None:
         self.event = threading.Event()
         self.crash: BaseException | None = None
+        self._asked = False
+        self._signals: SimpleQueue[int] = SimpleQueue()
 
     def listen(self) -> None:
         """Take SIGTERM and SIGINT; call it from the main thread."""
+        threading.Thread(target=self._obey, name="signals", daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
 
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
-        if self.event.is_set():
+        if self._asked or self.event.is_set():
             os._exit(128 + number)
+        self._asked = True
+        # Not the event itself: its lock may be held by the very wait in the main thread that the signal interrupts.
+        self._signals.put(number)
+
+    def _obey(self) -> None:
+        self._signals.get()
         self.event.set()
 
     def crashed(self, error: BaseException) -> None:

@@ -213,7 +213,8 @@ def test_a_folder_ends_and_with_it_the_work(changes, tmp_path):
 
 
 HUNG = """
-import random, signal, sys, threading
+import random, threading
+from agent.app import Stop
 from agent.camera.mailboxes import Mailboxes
 from agent.camera.reader import CameraReader
 from agent.config import Camera
@@ -229,10 +230,10 @@ class Hanging:
 
 clock, boxes = SystemClock(), Mailboxes(["door"])
 reader = CameraReader(Camera(name="door", url="rtsp://h/"), Hanging, boxes, clock, random.Random(1))
-stop = threading.Event()
-signal.signal(signal.SIGTERM, lambda *_: stop.set())
+stop = Stop()
+stop.listen()
 reader.start()
-stop.wait()
+stop.event.wait()
 print("stopped in time:", reader.stop(0.2), flush=True)
 """
 
