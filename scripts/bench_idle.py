@@ -1,4 +1,4 @@
-"""What a device takes when nothing happens: one camera whose picture stays the same, and a cloud that is there."""
+"""What a device takes when nothing happens: cameras whose pictures stay the same, and a cloud that is there."""
 
 import contextlib
 import json
@@ -19,6 +19,8 @@ WIDTH, HEIGHT = 1280, 720
 SETTLE_S = 8.0
 """What a start takes: models, first connections."""
 GOAL = 0.15
+MORE = (4, 8)
+"""With so many cameras it is measured too, for people who choose a device."""
 BOUNDARY = b"shelfwire-idle"
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -54,11 +56,11 @@ class StillCamera:
 
 
 @contextlib.contextmanager
-def shop(url: str, root: Path, environment: dict[str, str]) -> Iterator[Path]:
-    """Run the demo with one camera; gives its folder, which is part of its device's command lines."""
+def shop(url: str, cameras: int, root: Path, environment: dict[str, str]) -> Iterator[Path]:
+    """Run the demo with so many cameras; gives its folder, which is part of its device's command lines."""
     with tempfile.TemporaryDirectory(prefix="shelfwire-idle-") as folder:
-        command = [sys.executable, "-m", "cloud.cli", "demo", "--json", "--camera", url, "--rate", str(RATE_FPS),
-                   "--keep", folder]  # fmt: skip
+        command = [sys.executable, "-m", "cloud.cli", "demo", "--json", *(["--camera", url] * cameras), "--rate",
+                   str(RATE_FPS), "--keep", folder]  # fmt: skip
         process = subprocess.Popen(
             command, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -88,13 +90,38 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
+def peak_mb(pid: int) -> float:
+    """The most memory that a process has held, MB."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return round(int(status["VmHWM"].split()[0]) / 1024, 1)
+
+
 def measure(
     jpeg: bytes, seconds: float, rounds: int, root: Path, environment: dict[str, str], say: Say
 ) -> dict[str, Any]:
-    """Share of one core that vision and sync take, over `rounds` spans of `seconds`."""
+    """Share of one core that vision and sync take, over `rounds` spans of `seconds`, and the most memory they held.
+
+    The goal holds for one camera.
+    """
     camera = StillCamera(jpeg)
+    one = _with_cameras(1, camera.url, seconds, rounds, root, environment, say)
+    more = {str(count): _with_cameras(count, camera.url, seconds, 1, root, environment, say) for count in MORE}
+    camera.close()
+    both = one["vision"] + one["sync"]
+    return {
+        **one,
+        "both": round(both, 4),
+        "with_more_cameras": more,
+        "goal": f"at most {GOAL:.2f} of a core together, one still camera at {RATE_FPS} fps, {WIDTH} x {HEIGHT}",
+        "met": both <= GOAL,
+    }
+
+
+def _with_cameras(
+    cameras: int, url: str, seconds: float, rounds: int, root: Path, environment: dict[str, str], say: Say
+) -> dict[str, Any]:
     shares: dict[str, list[float]] = {"vision": [], "sync": []}
-    with shop(camera.url, root, environment) as folder:
+    with shop(url, cameras, root, environment) as folder:
         pids = {role: find(folder, role) for role in shares}
         time.sleep(SETTLE_S)
         for n in range(rounds):
@@ -103,18 +130,12 @@ def measure(
             took_s = time.monotonic() - began_s
             for role, pid in pids.items():
                 shares[role].append((cpu_s(pid) - before[role]) / took_s)
-            say(f"  round {n + 1}: vision {shares['vision'][-1]:.3f}, sync {shares['sync'][-1]:.3f} of a core")
+            say(f"  cameras: {cameras}, round {n + 1}: vision {shares['vision'][-1]:.3f},"
+                f" sync {shares['sync'][-1]:.3f} of a core")  # fmt: skip
+        memory = {f"{role}_peak_mb": peak_mb(pid) for role, pid in pids.items()}
         frames = _frames(folder, root, environment)
-    camera.close()
-    both = sum(sum(values) / len(values) for values in shares.values())
-    return {
-        "vision": round(sum(shares["vision"]) / rounds, 4),
-        "sync": round(sum(shares["sync"]) / rounds, 4),
-        "both": round(both, 4),
-        "frames": frames,
-        "goal": f"at most {GOAL:.2f} of a core together, one still camera at {RATE_FPS} fps, {WIDTH} x {HEIGHT}",
-        "met": both <= GOAL,
-    }
+    means = {role: round(sum(values) / rounds, 4) for role, values in shares.items()}
+    return {**means, **memory, "frames": frames}
 
 
 def _frames(folder: Path, root: Path, environment: dict[str, str]) -> dict[str, int]:
