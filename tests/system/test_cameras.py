@@ -240,8 +240,11 @@ print("stopped in time:", reader.stop(0.2), flush=True)
 
 def test_a_read_that_hangs_does_not_keep_the_process_from_ending():
     with subprocess.Popen([sys.executable, "-c", HUNG], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "hanging\n"
-        os.kill(process.pid, signal.SIGTERM)
-        rest, _ = process.communicate(timeout=10)
+        try:
+            assert process.stdout.readline() == "hanging\n"
+            os.kill(process.pid, signal.SIGTERM)
+            rest, _ = process.communicate(timeout=10)
+        finally:
+            process.kill()
     assert rest == "stopped in time: False\n"
     assert process.returncode == 0
