@@ -1,10 +1,10 @@
 """Composition roots: configuration -> adapters -> threads -> signals and stop order. They alone import adapters."""
 
+import _thread
 import logging
 import os
 import signal
 import threading
-from queue import SimpleQueue
 from types import FrameType
 
 log = logging.getLogger(__name__)
@@ -21,11 +21,9 @@ class Stop:
         self.crashed = False
         self._asked = False
         self._reload = False
-        self._signals: SimpleQueue[int] = SimpleQueue()
 
     def listen(self) -> None:
         """Take SIGTERM and SIGINT; call it from the main thread."""
-        threading.Thread(target=self._obey, name="signals", daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
 
@@ -53,12 +51,8 @@ class Stop:
         if self._asked:
             os._exit(128 + number)
         self._asked = True
-        # Not the event itself: its lock may be held by the very wait in the main thread that the signal interrupts.
-        self._signals.put(number)
-
-    def _obey(self) -> None:
-        self._signals.get()
-        self.event.set()
+        # Not here: the lock of the event may be held by the very wait of the main thread that the signal interrupts.
+        _thread.start_new_thread(self.event.set, ())
 
     def _reload_signalled(self, _number: int, _frame: FrameType | None) -> None:
         self._reload = True

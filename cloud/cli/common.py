@@ -1,5 +1,6 @@
 """What several commands share: where the broker is, logging, ending on a signal, errors that name the cure."""
 
+import _thread
 import argparse
 import json
 import logging
@@ -8,7 +9,6 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from queue import SimpleQueue
 from types import FrameType
 from urllib.parse import unquote, urlsplit
 
@@ -121,11 +121,9 @@ class Stop:
         self.event = threading.Event()
         self.crash: BaseException | None = None
         self._asked = False
-        self._signals: SimpleQueue[int] = SimpleQueue()
 
     def listen(self) -> None:
         """Take SIGTERM and SIGINT; call it from the main thread."""
-        threading.Thread(target=self._obey, name="signals", daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
 
@@ -133,12 +131,8 @@ class Stop:
         if self._asked or self.event.is_set():
             os._exit(128 + number)
         self._asked = True
-        # Not the event itself: its lock may be held by the very wait in the main thread that the signal interrupts.
-        self._signals.put(number)
-
-    def _obey(self) -> None:
-        self._signals.get()
-        self.event.set()
+        # Not here: the lock of the event may be held by the very wait of the main thread that the signal interrupts.
+        _thread.start_new_thread(self.event.set, ())
 
     def crashed(self, error: BaseException) -> None:
         """End the process because one of its threads died; its owner starts it anew."""
