@@ -1,7 +1,7 @@
 """What is chosen on val once the weights are there: side of the input, sharpness of the scores, threshold."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,11 @@ from training.network import Network
 WANTED_PRECISION = 0.90
 LEAST_ACCEPTED = 20
 
+AS_LEARNT, VIEWS, WHOLE = "as learnt", "views", "whole pictures"
+"""What the normalisations of a network have their means and spreads from: see `settled`."""
+
+BATCH = 64
+
 Pictures = Sequence[npt.NDArray[np.uint8]]
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -22,21 +27,18 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One side of the input in pixels, and how the network did on val with it."""
+    """One side of the input in pixels and what the normalisations went by, and how the network did on val with both."""
 
     side_px: int
-    settled: bool
+    norms: str
     accuracy: float
     loss: float
 
 
 @torch.no_grad()
-def logits(network: nn.Module, pictures: Pictures, side_px: int, device: str = "cpu", batch: int = 64) -> Floats:
+def logits(network: nn.Module, pictures: Pictures, side_px: int, device: str = "cpu") -> Floats:
     """What `network` gives for the middle squares of `pictures`, (count, classes)."""
-    parts = []
-    for start in range(0, len(pictures), batch):
-        cut = np.stack([views.middle(picture, side_px) for picture in pictures[start : start + batch]])
-        parts.append(network(learn.normalise(cut, device)).float().cpu())
+    parts = [network(learn.normalise(cut, device)).float().cpu() for cut in _whole(pictures, side_px)]
     return np.asarray(torch.cat(parts).numpy(), np.float64)
 
 
@@ -58,33 +60,53 @@ def best_sharpness(scores: Floats, labels: Labels) -> float:
     return float(factors[int(np.argmin(losses))])
 
 
+def _whole(pictures: Pictures, side_px: int) -> Iterator[npt.NDArray[np.uint8]]:
+    """The middle squares of `pictures`, as the device shows them, in batches (N, side_px, side_px, 3)."""
+    for start in range(0, len(pictures), BATCH):
+        yield np.stack([views.middle(picture, side_px) for picture in pictures[start : start + BATCH]])
+
+
+def _views(pictures: Pictures, side_px: int) -> Iterator[npt.NDArray[np.uint8]]:
+    """A view of each of `pictures`, as they were learnt from, but never mixed."""
+    rng = np.random.default_rng(6)
+    order = rng.permutation(len(pictures))
+    for start in range(0, len(pictures), BATCH):
+        yield np.stack([views.view(rng, pictures[i], side_px) for i in order[start : start + BATCH]])
+
+
 @torch.no_grad()
-def settled(network: Network, pictures: Pictures, side_px: int, device: str = "cpu") -> Network:
-    """A copy whose normalisations have met whole pictures of this side, as the device shows them, not only views."""
+def settled(network: Network, batches: Iterator[npt.NDArray[np.uint8]], device: str = "cpu") -> Network:
+    """A copy whose normalisations have met these pictures instead of those that were learnt from.
+
+    Most batches were of mixed pictures, whose values spread less than those of any photo.
+    """
     other = copy.deepcopy(network)
-    norms = [part for part in other.modules() if isinstance(part, nn.BatchNorm2d)]
-    for norm in norms:
+    for norm in [part for part in other.modules() if isinstance(part, nn.BatchNorm2d)]:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over all batches
         norm.train()
-    logits(other, pictures, side_px, device)
+    for cut in batches:
+        other(learn.normalise(cut, device))
     return other.eval()
 
 
 def best_side(
     network: Network, taught: Pictures, val: Pictures, labels: Labels, sides_px: Sequence[int], device: str = "cpu"
 ) -> tuple[Network, Tried, list[Tried]]:
-    """The side whose scores fit val best, with or without `settled`; a network sees best a bit above the side that it
+    """The side whose scores fit val best, as learnt or `settled`; a network sees best a bit above the side that it
     was trained with, because views enlarge what is in them (Touvron et al. 2019, Fixing the train-test resolution)."""
     tried: list[Tried] = []
     kept: tuple[Network, Tried] | None = None
     has_norms = any(isinstance(part, nn.BatchNorm2d) for part in network.modules())
     for side_px in sides_px:
-        for settle in (False, True) if has_norms else (False,):
-            candidate = settled(network, taught, side_px, device) if settle else network
+        for norms in (AS_LEARNT, VIEWS, WHOLE) if has_norms else (AS_LEARNT,):
+            candidate = network
+            if norms != AS_LEARNT:
+                shown = _views(taught, side_px) if norms == VIEWS else _whole(taught, side_px)
+                candidate = settled(network, shown, device)
             scores = logits(candidate, val, side_px, device)
             loss = log_loss(scores * best_sharpness(scores, labels), labels)
-            tried.append(Tried(side_px, settle, float((scores.argmax(axis=1) == labels).mean()), loss))
+            tried.append(Tried(side_px, norms, float((scores.argmax(axis=1) == labels).mean()), loss))
             if kept is None or loss < kept[1].loss:
                 kept = candidate, tried[-1]
     assert kept is not None

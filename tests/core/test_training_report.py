@@ -16,6 +16,7 @@ from models import evaluate
 HOSTILE = "<script>alert('x')</script>\"&"
 LABELS = ("Granny_Smith", "Pink-Lady", "Lemon", HOSTILE)
 COARSE = {"Granny_Smith": "Apple", "Pink-Lady": "Apple", "Lemon": "Lemon", HOSTILE: "<b>&"}
+NORMS = ("as learnt", "whole pictures")
 VOID = {"meta", "link", "img", "br", "wbr"}
 
 
@@ -66,7 +67,7 @@ def _training(**other: object) -> Training:
         | ({"val": n / 10} if n % 5 == 0 else {})
         for n in range(11)
     ]
-    tried = [SimpleNamespace(side_px=side, settled=yes, accuracy=0.8, loss=0.7) for side in (96, 128) for yes in (0, 1)]
+    tried = [SimpleNamespace(side_px=side, norms=how, accuracy=0.8, loss=0.7) for side in (96, 128) for how in NORMS]
     given = {"name": HOSTILE, "facts": {"Seed": "7", HOSTILE: HOSTILE}, "method": HOSTILE, "history": history}
     return Training(**given | {"tried": tried, "chosen": tried[2]} | other)
 
@@ -117,7 +118,7 @@ def test_it_holds_every_figure_of_both_precisions(html: str) -> None:
             assert f"{share:.1%}" in text
         assert f"{told.calibration_error:.3f}" in text
         assert f"{told.brier:.3f}" in text
-    for word in ("Seed 7", "Threshold 0.35", "FP32", "INT8", "settled", "128 px", "best 100.0% after epoch 11"):
+    for word in ("Seed 7", "Threshold 0.35", "FP32", "INT8", "whole pictures", "128 px", "best 100.0% after epoch 11"):
         assert word in text
 
 

@@ -131,15 +131,17 @@ def choices(tried: "Sequence[Tried]", chosen: "Tried | None", checked: Checked) 
         '<th scope="col" class="n">Accuracy</th><th scope="col" class="n">Log loss</th>'
     )
     body = table(head, rows)
-    about += " The least log loss was taken. Settled: the normalisations have met whole pictures of that side."
+    about += (
+        " The least log loss was taken. Normalisation: its means and spreads are those of the batches that were learnt "
+        "from, of views that were not mixed, or of whole pictures as the device shows them."
+    )
     return section("choices", "Choices on val", about, body)
 
 
 def _choice(side: "Tried", chosen: bool) -> str:
-    norm = "settled" if side.settled else "as learnt"
     mark, kind = (' <span class="pill">chosen</span>', "chosen") if chosen else ("", "")
     return (
-        f'<tr class="{kind}"><th scope="row">{side.side_px} px{mark}</th><td>{norm}</td>'
+        f'<tr class="{kind}"><th scope="row">{side.side_px} px{mark}</th><td>{side.norms}</td>'
         f'<td class="n">{percent(side.accuracy, 1)}</td><td class="n">{side.loss:.4f}</td></tr>'
     )
 
