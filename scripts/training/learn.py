@@ -79,6 +79,8 @@ class Plan:
     """Weight of the labels beside a teacher."""
     sides: tuple[tuple[float, float], ...] = ((0.35, 0.6), (0.75, 0.8), (1.0, 1.0))
     """Until which share of the time pictures have which part of `size_px`: small ones cost little and teach first."""
+    warm: float = 0.03
+    """The share of the time in which the rate rises."""
 
 
 @dataclass(slots=True)
@@ -156,6 +158,8 @@ class Learner:
     @property
     def done(self) -> float:
         """Share of the training that is behind, by steps or by the clock, whichever is further."""
+        if not self._plan.epochs:
+            return 1.0
         by_step = self.progress.step / (self.per_epoch * self._plan.epochs)
         by_clock = self.progress.seconds / self._plan.seconds if self._plan.seconds else 0.0
         return max(by_step, by_clock)
@@ -201,15 +205,34 @@ class Learner:
             os.fsync(out.fileno())  # hours of work, which a power cut behind the rename would take
         half.replace(path)
 
-    def start_from(self, path: Path) -> list[str]:
-        """Take the averaged weights that another training kept; gives the names of those that do not fit (the head of
-        other classes). Raises TrainError start-missing, start-broken."""
+    def start_from(self, *paths: Path) -> list[str]:
+        """Take the averaged weights that another training kept, of several their mean (Wortsman et al. 2022, Model
+        soups); gives the names of those that do not fit (the head of other classes).
+
+        Raises TrainError start-missing, start-unsafe, start-broken.
+        """
+        mine = self.network.state_dict()
+        self.earlier_views = 0
+        states = [self._fitting(path, mine) for path in paths]
+        both = set.intersection(*(set(state) for state in states))
+        mean = {
+            name: torch.stack([state[name] for state in states]).mean(dim=0)
+            if mine[name].dtype.is_floating_point
+            else states[0][name]
+            for name in both
+        }
+        for network in (self.network, self.kept):
+            network.load_state_dict(mean, strict=False)
+        return sorted(set(mine) - both)
+
+    def _fitting(self, path: Path, mine: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a state holds that `mine`, of this network, has too. The views of the longest training count."""
         if not path.is_file():
             raise TrainError("start-missing", f"{path} does not exist", "give a training's state.pt, or leave it away")
         try:
             state: dict[str, Any] = torch.load(path, map_location=self._plan.device, weights_only=True)
             kept: dict[str, Tensor] = state["kept"]
-            self.earlier_views = int(state.get("views", state["progress"][0] * self.batch))
+            views_seen = int(state.get("views", state["progress"][0] * self.batch))
         except pickle.UnpicklingError as broken:
             hint = "give a training's state.pt; what another file holds, a function of yours may load and return"
             raise TrainError("start-unsafe", f"{path} holds more than weights, and could run code", hint) from broken
@@ -217,13 +240,11 @@ class Learner:
             raise TrainError(
                 "start-broken", f"{path} holds no weights of this network: {broken}", "give a training's state.pt"
             ) from broken
-        mine = self.network.state_dict()
         fitting = {name: value for name, value in kept.items() if name in mine and value.shape == mine[name].shape}
         if len(fitting) < len(mine) // 2:
             raise TrainError("start-broken", f"{path} is of another network", "give a state.pt of this version")
-        for network in (self.network, self.kept):
-            network.load_state_dict(fitting, strict=False)
-        return sorted(set(mine) - set(fitting))
+        self.earlier_views = max(self.earlier_views, views_seen)
+        return fitting
 
     def load(self, path: Path) -> None:
         """Go on from what was kept. Raises TrainError when it is another training's."""
@@ -254,7 +275,7 @@ class Learner:
     def _step(self, batch: _Batch, done: float) -> dict[str, float]:
         plan = self._plan
         for group in self._optimiser.param_groups:
-            group["lr"] = plan.rate * _rate(done) * group.get("part", 1.0)
+            group["lr"] = plan.rate * _rate(done, plan.warm) * group.get("part", 1.0)
         said = self._teachers.ask(batch.pictures) if self._teachers is not None else None
         x = normalise(_as_cameras(batch.pictures, side_of(plan, done), self.progress.step), plan.device)
         self.network.train()
@@ -405,8 +426,13 @@ def _as_cameras(pictures: Pictures, side_px: int, step: int) -> Pictures:
     return views.resized(pictures, side_px, cv2.INTER_AREA if step % 3 == 0 else cv2.INTER_LINEAR)
 
 
-def _rate(done: float) -> float:
-    warm = 0.03
+def refining(plan: Plan) -> Plan:
+    """The plan of a last training: what a device will see, whole and unmixed, and time for new hints to find to it
+    before they pull at weights that are good already."""
+    return dataclasses.replace(plan, sides=((1.0, 1.0),), mixed=0.0, mixed_taught=0.0, warm=0.1)
+
+
+def _rate(done: float, warm: float) -> float:
     return max(0.02, done / warm) if done < warm else 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm))) + 2e-3
 
 

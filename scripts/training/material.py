@@ -30,19 +30,22 @@ class Request:
     size_px: int
     rate: float
     teachers: tuple[Path, ...]
-    start: Path | None
+    starts: tuple[Path, ...]
     cache_dir: Path
     seed: int
     precision: str
     threads: int = 0
     fresh: bool = False
     backbone: Backbone | None = None
+    refine: bool = False
 
     @property
     def work_dir(self) -> Path:
         """Where this training keeps its state and its report: another request, another folder."""
-        paths = [path and path.resolve() for path in (self.data_dir, *self.teachers, None, self.start)]
+        paths = [path and path.resolve() for path in (self.data_dir, *self.teachers, None, *(self.starts or (None,)))]
         named = (*paths, self.epochs, self.minutes, self.size_px, self.rate, self.seed, self.precision, self.backbone)
+        if self.refine:
+            named = (*named, "refine")
         return self.cache_dir / f"training-{hashlib.sha256(repr(named).encode()).hexdigest()[:12]}"
 
 

@@ -47,12 +47,15 @@ def _learner(request: Request, material: Material) -> Learner:
     teachers = Teachers(request.teachers, material.lessons.classes) if request.teachers else None
     if request.backbone is not None:
         return start.learner(material.lessons, plan, teachers, request.backbone)
-    if request.start is not None:
+    if request.starts:
         plan = replace(plan, sides=learn.ON_SIDES)
+    if request.refine:
+        plan = learn.refining(plan)
     learner = Learner(material.lessons, plan, teachers)
-    if request.start is not None:
-        left = learner.start_from(request.start)
-        print(f"starting from {request.start}" + (f"; new: {', '.join(left)}" if left else ""), flush=True)
+    if request.starts:
+        left = learner.start_from(*request.starts)
+        mean = " and ".join(str(path) for path in request.starts)
+        print(f"starting from {mean}" + (f"; new: {', '.join(left)}" if left else ""), flush=True)
     return learner
 
 

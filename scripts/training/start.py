@@ -6,7 +6,7 @@ A file of pickled Python objects is not opened, as it may run anything; a functi
 import hashlib
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -56,13 +56,17 @@ class Opened:
     """Whether it takes pictures of other sides than the one it was opened with."""
 
 
-def named(text: str, looks: Looks) -> Path | Backbone:
-    """A former training's state.pt, or a backbone. Raises TrainError start-kind."""
-    ending = Path(text).suffix.lower()
-    if ending == ".pt":
-        return Path(text)
-    if ending == ".onnx" or FUNCTION.fullmatch(text):
-        return Backbone(text, looks)
+def named(texts: Sequence[str], looks: Looks) -> tuple[tuple[Path, ...], Backbone | None]:
+    """Former trainings' state.pt, or one backbone, or neither. Raises TrainError start-kind, start-several."""
+    states = tuple(Path(text) for text in texts if Path(text).suffix.lower() == ".pt")
+    if len(states) == len(texts):
+        return states, None
+    if len(texts) > 1:
+        hint = "give one network, or several state.pt of the same training's kind"
+        raise TrainError("start-several", "only former trainings have weights of which a mean can be taken", hint)
+    (text,) = texts
+    if Path(text).suffix.lower() == ".onnx" or FUNCTION.fullmatch(text):
+        return (), Backbone(text, looks)
     raise TrainError(
         "start-kind",
         f"{text!r} is nothing that training can start from",
@@ -109,11 +113,11 @@ def origin(backbone: Backbone | None) -> str:
     return "random weights"
 
 
-def shortly(state: Path | None, backbone: Backbone | None) -> str:
+def shortly(states: Sequence[Path], backbone: Backbone | None) -> str:
     """The same for a line of the report."""
     if backbone is not None:
         return mark_of(backbone)
-    return "random weights" if state is None else state.name
+    return " and ".join(state.name for state in states) or "random weights"
 
 
 def licence(backbone: Backbone) -> str:

@@ -44,13 +44,15 @@ def _method(request: Request, material: Material, learner: Learner) -> str:
     parameters = sum(weights.numel() for weights in learner.kept.parameters()) / 1e6
     seen = f"{learner.views:,} views"
     if learner.earlier_views:
-        seen += f", {learner.earlier_views:,} of them in a training before, whose weights it started from"
+        before = "a training before, whose weights it started from"
+        if len(states := set(request.starts)) > 1:
+            before = f"trainings before, of whose weights it started from a mean, of {len(states)} states"
+        seen += f", {learner.earlier_views:,} of them in {before}"
     origin = start.origin(request.backbone)
     method = (
         f"{learner.kept.kind} with {parameters:.1f} million parameters, trained from {origin} with "
-        f"scripts/train: {seen} (views are cut, turned, lit, blurred and covered at random, {learner.mixed:.0%} of the "
-        "batches mixed), averaged weights. INT8 by NNCF after the training, calibrated on pictures that were learnt "
-        "from."
+        f"scripts/train: {seen} (views are cut, turned, lit, blurred and covered at random{_mixed(learner)}), averaged "
+        "weights. INT8 by NNCF after the training, calibrated on pictures that were learnt from."
     )
     if material.data is not None:
         method += " The side of the input and one factor that makes its scores mean what they say were chosen on val."
@@ -65,6 +67,13 @@ def _method(request: Request, material: Material, learner: Learner) -> str:
             f"taken from {whom}."
         )
     return method
+
+
+def _mixed(learner: Learner) -> str:
+    """How many batches were mixed, as far as this training knows: nothing of those before."""
+    if not learner.progress.step:
+        return ""
+    return f", {learner.mixed:.0%} of the batches mixed" + (" in the last training" if learner.earlier_views else "")
 
 
 def _grocery() -> tuple[str, str, str]:
@@ -101,7 +110,7 @@ def training(
         "Learning": _length(learner),
         "Seed": str(request.seed),
         "Threads": f"{torch.get_num_threads()} on {learner.device}",
-        "Started from": start.shortly(request.start, request.backbone),
+        "Started from": start.shortly(request.starts, request.backbone),
         "Teacher": ", ".join(teacher.name for teacher in request.teachers) or "none",
         "Pictures learnt at": f"{request.size_px} px, {learner.arithmetic}",
         "Input": f"{manifest.input.width} x {manifest.input.height} px",

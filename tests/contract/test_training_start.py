@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import conv_models
@@ -129,13 +130,42 @@ def test_the_card_counts_the_views_of_every_training_that_its_weights_went_throu
     assert third.earlier_views == 60
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_of_several_trainings_the_mean_is_taken(tmp_path: Path) -> None:
+    paths = [tmp_path / "first.pt", tmp_path / "second.pt"]
+    learners = [Learner(lessons(), replace(PLAN, seed=seed), None) for seed in (1, 2)]
+    for learner, path, steps in zip(learners, paths, (5, 3), strict=True):
+        learner.progress.step = steps
+        learner.save(path)
+    first, second = (learner.kept.state_dict() for learner in learners)
+    third = Learner(lessons(), replace(PLAN, epochs=0), None)
+    assert third.start_from(paths[0], paths[1], paths[1]) == []
+    assert third.earlier_views == 60
+    third.run(lambda _: pytest.fail("an epoch was learnt"), lambda _: pytest.fail("a step was learnt"))
+    for name, value in third.kept.state_dict().items():
+        if value.dtype.is_floating_point:
+            assert torch.allclose(value, (first[name] + 2 * second[name]) / 3, atol=1e-6), name
+    assert all(
+        torch.equal(one, other) for one, other in zip(third.kept.parameters(), third.network.parameters(), strict=True)
+    )
+
+
+def test_refining_shows_views_at_full_size_and_unmixed() -> None:
+    plan = learn.refining(replace(PLAN, size_px=64))
+    assert {learn.side_of(plan, done) for done in (0.0, 0.5, 1.0)} == {64}
+    assert Learner(lessons(), plan, None).mixed == 0
+    assert (plan.rate, plan.epochs) == (PLAN.rate, PLAN.epochs)
+
+
 def test_what_cannot_be_started_from_is_refused_with_a_cure(named: Path, tmp_path: Path) -> None:
     (tmp_path / "odd.onnx").write_bytes(start_models.classifier(operator="Softsign"))
     (tmp_path / "pickled.pt").write_bytes(pickle.dumps(LOOKS))
     torch.save({"kept": Path("anything")}, tmp_path / "objects.pt")
     own = Learner(lessons(), PLAN, None)
     wrong = [
-        (lambda: start.named("weights.pth", LOOKS), "start-kind"),
+        (lambda: start.named(["weights.pth"], LOOKS), "start-kind"),
+        (lambda: start.named(["state.pt", "net.onnx"], LOOKS), "start-several"),
+        (lambda: start.named(["one.onnx", "two.onnx"], LOOKS), "start-several"),
         (lambda: start.looks_of([0.5], [0.5], "rgb"), "start-scale"),
         (lambda: start.looks_of([1.0, 2.0], None, "rgb"), "start-scale"),
         (lambda: start.opened(Backbone(str(tmp_path / "odd.onnx"), LOOKS), 32, 1), "start-operator"),
