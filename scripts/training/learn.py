@@ -79,8 +79,8 @@ class Plan:
     """Weight of the labels beside a teacher."""
     sides: tuple[tuple[float, float], ...] = ((0.35, 0.6), (0.75, 0.8), (1.0, 1.0))
     """Until which share of the time pictures have which part of `size_px`: small ones cost little and teach first."""
-    warm: float = 0.03
-    """The share of the time in which the rate rises."""
+    hints: float = 1.0
+    """Weight of what the layers of a teacher hold."""
 
 
 @dataclass(slots=True)
@@ -121,7 +121,8 @@ class Learner:
         self._teachers = teachers
         self.network = make(lessons.classes).to(plan.device, memory_format=torch.channels_last)
         self.kept = copy.deepcopy(self.network).eval()
-        self._hints = _Hints(self._sample(), self.network, plan.device) if teachers is not None else None
+        shown_layers = teachers is not None and plan.hints > 0
+        self._hints = _Hints(self._sample(), self.network, plan.device) if shown_layers else None
         trained: list[nn.Module] = [self.network, *([self._hints] if self._hints is not None else [])]
         groups = _groups(trained, self.network.given(), plan.decay)
         self._optimiser = torch.optim.AdamW(groups, lr=plan.rate, fused=True)
@@ -275,7 +276,7 @@ class Learner:
     def _step(self, batch: _Batch, done: float) -> dict[str, float]:
         plan = self._plan
         for group in self._optimiser.param_groups:
-            group["lr"] = plan.rate * _rate(done, plan.warm) * group.get("part", 1.0)
+            group["lr"] = plan.rate * _rate(done) * group.get("part", 1.0)
         said = self._teachers.ask(batch.pictures) if self._teachers is not None else None
         x = normalise(_as_cameras(batch.pictures, side_of(plan, done), self.progress.step), plan.device)
         self.network.train()
@@ -285,7 +286,7 @@ class Learner:
         loss, figures = self._loss(batch, said, logits.float(), done)
         if said is not None and self._hints is not None:
             hints = self._hints(maps, vector, said)
-            loss = loss + _hint_weight(done) * hints
+            loss = loss + plan.hints * _hint_weight(done) * hints
             figures["hints"] = float(hints.detach())
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -427,12 +428,13 @@ def _as_cameras(pictures: Pictures, side_px: int, step: int) -> Pictures:
 
 
 def refining(plan: Plan) -> Plan:
-    """The plan of a last training: what a device will see, whole and unmixed, and time for new hints to find to it
-    before they pull at weights that are good already."""
-    return dataclasses.replace(plan, sides=((1.0, 1.0),), mixed=0.0, mixed_taught=0.0, warm=0.1)
+    """The plan of a last training: what a device will see, whole and unmixed. Hints begin anew in each training, and
+    would pull at weights that are good already before they have found to them."""
+    return dataclasses.replace(plan, sides=((1.0, 1.0),), mixed=0.0, mixed_taught=0.0, hints=0.0)
 
 
-def _rate(done: float, warm: float) -> float:
+def _rate(done: float) -> float:
+    warm = 0.03
     return max(0.02, done / warm) if done < warm else 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm))) + 2e-3
 
 

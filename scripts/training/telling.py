@@ -55,7 +55,10 @@ def _method(request: Request, material: Material, learner: Learner) -> str:
         "weights. INT8 by NNCF after the training, calibrated on pictures that were learnt from."
     )
     if material.data is not None:
-        method += " The side of the input and one factor that makes its scores mean what they say were chosen on val."
+        method += (
+            " The side of the input, what its normalisations go by and one factor that makes its scores mean what they "
+            "say were chosen on val."
+        )
     if request.teachers:
         one = len(request.teachers) == 1
         who, whom = ("a larger network", "it") if one else (f"{len(request.teachers)} larger networks", "them")
@@ -86,7 +89,8 @@ def _grocery() -> tuple[str, str, str]:
     licence = "The data set is under the MIT licence; the model is under Apache-2.0, as the project."
     limits = (
         "Photos of single products and small groups in Swedish shops, by day, from arm's length. The figures are "
-        "of val.txt, which also chose the threshold, the side and the factor; the weights were not fitted to it."
+        "of val.txt, which also chose the threshold, the side, the normalisations and the factor; no weight was fitted "
+        "to it."
     )
     return data_set, licence, limits
 
