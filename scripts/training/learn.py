@@ -79,8 +79,6 @@ class Plan:
     """Weight of the labels beside a teacher."""
     sides: tuple[tuple[float, float], ...] = ((0.35, 0.6), (0.75, 0.8), (1.0, 1.0))
     """Until which share of the time pictures have which part of `size_px`: small ones cost little and teach first."""
-    hints: float = 1.0
-    """Weight of what the layers of a teacher hold."""
 
 
 @dataclass(slots=True)
@@ -121,8 +119,7 @@ class Learner:
         self._teachers = teachers
         self.network = make(lessons.classes).to(plan.device, memory_format=torch.channels_last)
         self.kept = copy.deepcopy(self.network).eval()
-        shown_layers = teachers is not None and plan.hints > 0
-        self._hints = _Hints(self._sample(), self.network, plan.device) if shown_layers else None
+        self._hints = _Hints(self._sample(), self.network, plan.device) if teachers is not None else None
         trained: list[nn.Module] = [self.network, *([self._hints] if self._hints is not None else [])]
         groups = _groups(trained, self.network.given(), plan.decay)
         self._optimiser = torch.optim.AdamW(groups, lr=plan.rate, fused=True)
@@ -286,7 +283,7 @@ class Learner:
         loss, figures = self._loss(batch, said, logits.float(), done)
         if said is not None and self._hints is not None:
             hints = self._hints(maps, vector, said)
-            loss = loss + plan.hints * _hint_weight(done) * hints
+            loss = loss + _hint_weight(done) * hints
             figures["hints"] = float(hints.detach())
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -425,12 +422,6 @@ def side_of(plan: Plan, done: float) -> int:
 def _as_cameras(pictures: Pictures, side_px: int, step: int) -> Pictures:
     """Resized, mostly as the device does it; every third batch smoother, because cameras differ."""
     return views.resized(pictures, side_px, cv2.INTER_AREA if step % 3 == 0 else cv2.INTER_LINEAR)
-
-
-def refining(plan: Plan) -> Plan:
-    """The plan of a last training: what a device will see, whole and unmixed. Hints begin anew in each training, and
-    would pull at weights that are good already before they have found to them."""
-    return dataclasses.replace(plan, sides=((1.0, 1.0),), mixed=0.0, mixed_taught=0.0, hints=0.0)
 
 
 def _rate(done: float) -> float:

@@ -37,15 +37,12 @@ class Request:
     threads: int = 0
     fresh: bool = False
     backbone: Backbone | None = None
-    refine: bool = False
 
     @property
     def work_dir(self) -> Path:
         """Where this training keeps its state and its report: another request, another folder."""
         paths = [path and path.resolve() for path in (self.data_dir, *self.teachers, None, *(self.starts or (None,)))]
         named = (*paths, self.epochs, self.minutes, self.size_px, self.rate, self.seed, self.precision, self.backbone)
-        if self.refine:
-            named = (*named, "refine")
         return self.cache_dir / f"training-{hashlib.sha256(repr(named).encode()).hexdigest()[:12]}"
 
 

@@ -49,8 +49,6 @@ def _learner(request: Request, material: Material) -> Learner:
         return start.learner(material.lessons, plan, teachers, request.backbone)
     if request.starts:
         plan = replace(plan, sides=learn.ON_SIDES)
-    if request.refine:
-        plan = learn.refining(plan)
     learner = Learner(material.lessons, plan, teachers)
     if request.starts:
         left = learner.start_from(*request.starts)

@@ -44,10 +44,11 @@ def _method(request: Request, material: Material, learner: Learner) -> str:
     parameters = sum(weights.numel() for weights in learner.kept.parameters()) / 1e6
     seen = f"{learner.views:,} views"
     if learner.earlier_views:
+        part = f"{learner.earlier_views:,}" if learner.progress.step else "all"
         before = "a training before, whose weights it started from"
         if len(states := set(request.starts)) > 1:
-            before = f"trainings before, of whose weights it started from a mean, of {len(states)} states"
-        seen += f", {learner.earlier_views:,} of them in {before}"
+            before = f"trainings before, from the mean of {len(states)} of whose weights it started"
+        seen += f", {part} of them in {before}"
     origin = start.origin(request.backbone)
     method = (
         f"{learner.kept.kind} with {parameters:.1f} million parameters, trained from {origin} with "

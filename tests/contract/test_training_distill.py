@@ -1,6 +1,5 @@
 """A network that learns from larger ones. Needs torch: `scripts/setup --dev --train`."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import conv_models
@@ -10,7 +9,7 @@ from conv_models import Net
 
 torch = pytest.importorskip("torch", reason="training is an extra")
 
-from training.learn import Learner, Lessons, Plan, normalise, refining  # noqa: E402
+from training.learn import Learner, Lessons, Plan, normalise  # noqa: E402
 from training.teacher import Teachers  # noqa: E402
 
 PLAN = Plan(epochs=10, seconds=None, size_px=32, seed=4, bfloat16=False, batch=12, sides=((1.0, 1.0),), hard=0.0)
@@ -56,10 +55,3 @@ def test_what_the_teachers_say_is_learnt_and_not_the_labels(teachers: Teachers, 
     again = Learner(lessons(), PLAN, teachers)
     again.load(tmp_path / "state.pt")
     assert again.progress == learner.progress
-
-
-def test_a_last_training_learns_what_the_teachers_say_and_not_what_their_layers_hold(teachers: Teachers) -> None:
-    learner = Learner(lessons(), refining(replace(PLAN, epochs=2)), teachers)
-    learner.run(lambda _: None, lambda _: None)
-    assert "hints" not in learner.progress.history[-1]
-    assert learner.progress.history[-1]["teacher"] < learner.progress.history[0]["teacher"]

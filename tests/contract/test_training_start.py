@@ -150,13 +150,6 @@ def test_of_several_trainings_the_mean_is_taken(tmp_path: Path) -> None:
     )
 
 
-def test_refining_shows_views_at_full_size_and_unmixed() -> None:
-    plan = learn.refining(replace(PLAN, size_px=64))
-    assert {learn.side_of(plan, done) for done in (0.0, 0.5, 1.0)} == {64}
-    assert Learner(lessons(), plan, None).mixed == 0
-    assert (plan.rate, plan.epochs) == (PLAN.rate, PLAN.epochs)
-
-
 def test_what_cannot_be_started_from_is_refused_with_a_cure(named: Path, tmp_path: Path) -> None:
     (tmp_path / "odd.onnx").write_bytes(start_models.classifier(operator="Softsign"))
     (tmp_path / "pickled.pt").write_bytes(pickle.dumps(LOOKS))
