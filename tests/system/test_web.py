@@ -114,6 +114,21 @@ def test_nothing_is_cut_off_when_it_is_narrow_or_zoomed(filled: tuple[Served, Sh
     assert box["x"] + box["width"] <= width
 
 
+@pytest.mark.parametrize("width", [320, 390, 1440])
+def test_long_labels_push_nothing_out_of_their_tile(filled: tuple[Served, Shop], visit: Visit, width: int) -> None:
+    page = visit(filled[0], size=(width, 844))
+    expect(page.locator(".tile")).to_have_count(7)
+    long = "Tropicana-Mandarin-Morning-With-Extra-Pulp"
+    filled[1].answer("harbour-01", "fruit-1", (f"{long}-1", 0.8), (f"{long}-2", 0.1), (f"{long}-3", 0.05))
+    camera = tile(page, "fruit-1", "harbour-01")
+    expect(camera.locator(".words > .label")).to_contain_text("Tropicana Mandarin")
+    edge = camera.bounding_box()
+    score = camera.locator(".value").bounding_box()
+    assert edge is not None
+    assert score is not None
+    assert score["x"] + score["width"] <= edge["x"] + edge["width"]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_other_pages_are_accessible(filled: tuple[Served, Shop], visit: Visit, scheme: str) -> None:
     page = visit(filled[0], "/api/v1/docs", scheme=scheme)
