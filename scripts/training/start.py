@@ -62,7 +62,7 @@ def named(texts: Sequence[str], looks: Looks) -> tuple[tuple[Path, ...], Backbon
     if len(states) == len(texts):
         return states, None
     if len(texts) > 1:
-        hint = "give one network, or several state.pt of the same training's kind"
+        hint = "give one network, or only state.pt files of former trainings"
         raise TrainError("start-several", "only former trainings have weights of which a mean can be taken", hint)
     (text,) = texts
     if Path(text).suffix.lower() == ".onnx" or FUNCTION.fullmatch(text):
