@@ -38,7 +38,7 @@ class Tried:
 @torch.no_grad()
 def logits(network: nn.Module, pictures: Pictures, side_px: int, device: str = "cpu") -> Floats:
     """What `network` gives for the middle squares of `pictures`, (count, classes)."""
-    parts = [network(learn.normalise(cut, device)).float().cpu() for cut in _whole(pictures, side_px)]
+    parts = [network(learn.normalise(cut, device)).float().cpu() for cut in whole(pictures, side_px)]
     return np.asarray(torch.cat(parts).numpy(), np.float64)
 
 
@@ -60,7 +60,7 @@ def best_sharpness(scores: Floats, labels: Labels) -> float:
     return float(factors[int(np.argmin(losses))])
 
 
-def _whole(pictures: Pictures, side_px: int) -> Iterator[npt.NDArray[np.uint8]]:
+def whole(pictures: Pictures, side_px: int) -> Iterator[npt.NDArray[np.uint8]]:
     """The middle squares of `pictures`, as the device shows them, in batches (N, side_px, side_px, 3)."""
     for start in range(0, len(pictures), BATCH):
         yield np.stack([views.middle(picture, side_px) for picture in pictures[start : start + BATCH]])
@@ -102,7 +102,7 @@ def best_side(
         for norms in (AS_LEARNT, VIEWS, WHOLE) if has_norms else (AS_LEARNT,):
             candidate = network
             if norms != AS_LEARNT:
-                shown = _views(taught, side_px) if norms == VIEWS else _whole(taught, side_px)
+                shown = _views(taught, side_px) if norms == VIEWS else whole(taught, side_px)
                 candidate = settled(network, shown, device)
             scores = logits(candidate, val, side_px, device)
             loss = log_loss(scores * best_sharpness(scores, labels), labels)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from models import Bundle
@@ -44,7 +45,7 @@ def _learner(request: Request, material: Material) -> Learner:
         bfloat16=_use_bfloat16(request.precision),
         device="cuda" if torch.cuda.is_available() else "cpu",
     )
-    teachers = Teachers(request.teachers, material.lessons.classes) if request.teachers else None
+    teachers = _teachers(request, material) if request.teachers else None
     if request.backbone is not None:
         return start.learner(material.lessons, plan, teachers, request.backbone)
     if request.starts:
@@ -55,6 +56,17 @@ def _learner(request: Request, material: Material) -> Learner:
         mean = " and ".join(str(path) for path in request.starts)
         print(f"starting from {mean}" + (f"; new: {', '.join(left)}" if left else ""), flush=True)
     return learner
+
+
+def _teachers(request: Request, material: Material) -> Teachers:
+    teachers = Teachers(request.teachers, material.lessons.classes)
+    if len(request.teachers) > 1 and material.val:
+        shown = choosing.whole(material.val, teachers.side_px)
+        said = [np.concatenate(parts) for parts in zip(*(teachers.each(cut) for cut in shown), strict=True)]
+        teachers.level([choosing.best_sharpness(scores.astype(np.float64), material.val_labels) for scores in said])
+        weights = ", ".join(f"{weight:.2f}" for weight in teachers.weights)
+        print(f"the teachers are made equally sure on val: their logits count {weights} times", flush=True)
+    return teachers
 
 
 def _learn(request: Request, learner: Learner, material: Material) -> None:

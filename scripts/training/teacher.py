@@ -35,7 +35,8 @@ class Said:
 
 class Teachers:
     """One larger classifier or several, whose log probabilities are averaged: where one is wrong the others seldom are
-    in the same way, and the mean says less surely what they do not agree on (Hinton et al. 2015).
+    in the same way, and the mean says less surely what they do not agree on (Hinton et al. 2015). One whose scores were
+    sharpened, as those of every bundle, would outweigh the others: `level` them.
 
     Each is an ONNX file that gives logits or probabilities of the same labels, and takes RGB, x / 127.5 - 1, float32
     (N, 3, S, S), or bytes as the files that this training writes: BGR, (N, S, S, 3).
@@ -48,13 +49,26 @@ class Teachers:
         """Raises TrainError teacher-missing, teacher-broken, teacher-labels."""
         self._all = [_Teacher(path, classes, layers=not number) for number, path in enumerate(paths)]
         self.side_px = self._all[0].side_px
+        self.weights = [1.0] * len(self._all)
+        """By what the log probabilities of each are multiplied before the mean."""
+
+    def level(self, sharpness: Sequence[float]) -> None:
+        """Let all be as unsure as the one that is the least sure of what it knows.
+
+        `sharpness` is for each the factor for its logits with which it is as sure as it is right.
+        """
+        self.weights = [factor / max(sharpness) for factor in sharpness]
+
+    def each(self, pictures: npt.NDArray[np.uint8]) -> list[Floats]:
+        """What each says by itself about `pictures` (N, side_px, side_px, 3) BGR: log probabilities (N, classes)."""
+        return [teacher.ask(pictures).scores for teacher in self._all]
 
     def ask(self, pictures: npt.NDArray[np.uint8]) -> Said:
         """What they say about `pictures` (N, side_px, side_px, 3) BGR."""
         said = [teacher.ask(pictures) for teacher in self._all]
         if len(said) == 1:
             return said[0]
-        mean = np.mean([one.scores for one in said], axis=0)
+        mean = np.mean([weight * one.scores for weight, one in zip(self.weights, said, strict=True)], axis=0)
         return Said(_log_softmax(mean), said[0].maps, said[0].vector)
 
 

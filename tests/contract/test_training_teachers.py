@@ -85,6 +85,19 @@ def test_of_several_the_log_probabilities_are_averaged_and_the_first_shows_its_l
     np.testing.assert_allclose(said.vector, alone.vector, atol=1e-5)
 
 
+def test_levelled_a_sharpened_teacher_counts_no_more_than_the_others(
+    tmp_path: Path, pictures: npt.NDArray[np.uint8]
+) -> None:
+    models = [floats(), floats(sharpness=3.0)]  # the same network, its logits trebled
+    teachers = Teachers([kept(tmp_path, f"{n}.onnx", model) for n, model in enumerate(models)], 3)
+    apart = teachers.each(pictures)
+    np.testing.assert_allclose(np.exp(apart[1]), by_runtime(models[1], pictures), atol=CLOSE)
+    teachers.level([1.8, 0.6])
+    np.testing.assert_allclose(np.exp(teachers.ask(pictures).scores), by_runtime(models[0], pictures), atol=CLOSE)
+    for one, other in zip(apart, teachers.each(pictures), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_file_that_this_training_wrote_teaches_beside_another_of_another_side(
     tmp_path: Path, pictures: npt.NDArray[np.uint8]
 ) -> None:
