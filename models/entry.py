@@ -27,8 +27,11 @@ class Wish:
     output: Output | None = None
 
 
-def describe(entry: Port, wish: Wish, notes: list[str]) -> Input:
-    """The input description for the model's only input. Raises BundleError; see `import_model`."""
+def channels(entry: Port, wish: Wish) -> tuple[Literal["nchw", "nhwc"], int | None]:
+    """Where the model's only input has its channels, and how many; None is any number.
+
+    Raises BundleError import-shape, import-batch.
+    """
     shape = entry.shape
     if shape is None or len(shape) != 4:
         hint = "export it for pictures: batch, channels, height, width, or batch, height, width, channels"
@@ -37,10 +40,17 @@ def describe(entry: Port, wish: Wish, notes: list[str]) -> Input:
         hint = "export it for one picture at a time, or with an open batch (dynamic axis 0)"
         raise BundleError("import-batch", f"the model takes {shape[0]} pictures at once: {entry}", hint)
     layout = wish.layout or _layout(entry, shape)
-    channels = shape[1] if layout == "nchw" else shape[3]
-    if channels not in (3, None):
-        hint = "export it for pictures with 3 channels (--layout says where the channels are)"
-        raise BundleError("import-channels", f"the model takes pictures of {channels} channels: {entry}", hint)
+    return layout, shape[1] if layout == "nchw" else shape[3]
+
+
+def describe(entry: Port, wish: Wish, notes: list[str]) -> Input:
+    """The input description for the model's only input. Raises BundleError; see `import_model`."""
+    layout, count = channels(entry, wish)
+    if count not in (3, None):
+        hint = "export it for pictures with 3 channels, or with 1 and float32 (--layout says where the channels are)"
+        raise BundleError("import-channels", f"the model takes pictures of {count} channels: {entry}", hint)
+    assert entry.shape is not None
+    shape = entry.shape
     sides = (shape[2], shape[3]) if layout == "nchw" else (shape[1], shape[2])
     width, height = _size(entry, sides, wish, notes)
     dtype = _dtype(entry)

@@ -34,6 +34,10 @@ _NOISE: Final = tuple(
         r"^/\S+:\d+ .*?\) (?=[A-Z])",
     )
 )
+_UNKNOWN_OPERATOR: Final = (
+    *("opset", "not a registered", "no op registered", "not supported", "ir version"),
+    *("no translator", "translation is incomplete"),
+)
 _ORT_KINDS: Final = {"float": "float32", "double": "float64"}
 _OV_KINDS: Final = {"f32": "float32", "f16": "float16", "f64": "float64", "u8": "uint8", "i8": "int8"}
 
@@ -205,8 +209,10 @@ def _reason(broken: Exception) -> str:
 def _not_loaded(path: Path, opset: int, why_not: dict[str, str]) -> BundleError:
     reasons = "; ".join(f"{runtime}: {reason}" for runtime, reason in why_not.items())
     words = reasons.casefold()
-    if any(word in words for word in ("opset", "not a registered", "no op registered", "not supported", "ir version")):
+    if any(word in words for word in _UNKNOWN_OPERATOR):
         which = f" of operator set {opset}" if opset else ""
         hint = "export it with an operator set of 13 to 21, from standard operators, or update the runtimes"
+        if path.suffix.lower() == ".tflite":
+            hint = "convert what it was made of as ONNX, or with TensorFlow Lite's built-in operators alone"
         return BundleError("import-operators", f"no runtime here can run {path.name}{which}: {reasons}", hint)
     return BundleError("import-load", f"no runtime here can load {path.name}: {reasons}", "fetch or export it again")

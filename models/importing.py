@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from models import bare as bare_runtime
-from models import pack, tflite
+from models import grey, pack, tflite
 from models.bundle import Bundle, BundleFile, Golden, GoldenInput, Limits, Manifest, Provenance
 from models.classifier import Classifier
-from models.entry import Output, Wish, describe
+from models.entry import Output, Wish, channels, describe
 from models.errors import BundleError
 from models.foreign import Foreign, Port, look
 from models.inputs import Input
@@ -75,9 +75,13 @@ def import_model(
     import-not-classifier, import-label-count, import-output, import-differs, and what opening the bundle raises.
     """
     notes = [*labels.notes]
-    files, placed = _place(source, folder, notes)
+    placed = _place(source, folder, notes)
     entry, leaves = _only(placed)
-    spec = describe(entry, wish, notes)
+    layout, count = channels(entry, wish)
+    if count == 1 and entry.kind == "float32":
+        placed = grey.take_colours(placed, layout, wish.colour)
+        notes.append("the model takes grey pictures: its graph makes grey of the colours now")
+    spec = describe(placed.inputs[0], wish, notes)
     precision: Precision = "int8" if placed.quantised or _computes_with_bytes(placed) else "fp32"
     if precision == "int8":
         notes.append("the model computes with bytes: it is kept as the bundle's INT8 model")
@@ -86,7 +90,7 @@ def import_model(
     raw = next(iter(bare.values()))
     _check_outputs(leaves, raw, labels.names)
     output = wish.output or _kind_of(raw, precision, notes)
-    files[0] = files[0].model_copy(update={"precision": precision})
+    files = _files(source, placed, precision)
     manifest = _manifest(source, labels, spec, output, story, placed.runtimes, files)
     bundle = pack.write(folder, manifest)
     runs, given = _try(bundle, placed.runtimes, precision, frames, bare)
@@ -98,24 +102,28 @@ def import_model(
 # the files
 
 
-def _place(source: Foreign, folder: Path, notes: list[str]) -> tuple[list[BundleFile], Foreign]:
-    """Put the model's files into `folder`; the first is the model. TensorFlow Lite becomes OpenVINO's IR."""
+def _place(source: Foreign, folder: Path, notes: list[str]) -> Foreign:
+    """Put the model's files into `folder`. TensorFlow Lite becomes OpenVINO's IR."""
     if source.kind == "tflite":
         notes.extend(tflite.to_ir(source.path, folder / "model.xml"))
-        placed = look(folder / "model.xml")
-    else:
-        target = folder / ("model.onnx" if source.kind == "onnx" else "model.xml")
-        shutil.copyfile(source.path, target)
-        for name in source.weights:
-            kept = folder / ("model.bin" if source.kind == "ir" else name)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source.path.parent / name, kept)
-        if source.kind == "onnx" and source.weights:
-            notes.append(f"weights in {', '.join(source.weights)} were taken along")
-        placed = replace(source, path=target)
+        return look(folder / "model.xml")
+    target = folder / ("model.onnx" if source.kind == "onnx" else "model.xml")
+    shutil.copyfile(source.path, target)
+    for name in source.weights:
+        kept = folder / ("model.bin" if source.kind == "ir" else name)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source.path.parent / name, kept)
+    if source.kind == "onnx" and source.weights:
+        notes.append(f"weights in {', '.join(source.weights)} were taken along")
+    return replace(source, path=target)
+
+
+def _files(source: Foreign, placed: Foreign, precision: Precision) -> list[BundleFile]:
+    """What was placed, the model first."""
+    folder = placed.path.parent
+    model = pack.describe(folder, placed.path.name, "model").model_copy(update={"precision": precision})
     weights = source.weights if source.kind == "onnx" else ("model.bin",)
-    files = [pack.describe(folder, placed.path.name, "model")]
-    return [*files, *(pack.describe(folder, name, "weights") for name in weights)], placed
+    return [model, *(pack.describe(folder, name, "weights") for name in weights)]
 
 
 def _computes_with_bytes(placed: Foreign) -> bool:

@@ -47,11 +47,14 @@ class Net:
     gain: float = 3.0
 
 
+def is_grey(net: Net) -> bool:
+    return 1 in net.shape[1:]
+
+
 def weights(net: Net) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(3)
-    channels = 3
     return {
-        "filters": rng.normal(0, 0.3, (8, channels, 3, 3)).astype(np.float32),
+        "filters": rng.normal(0, 0.3, (8, 1 if is_grey(net) else 3, 3, 3)).astype(np.float32),
         "matrix": (rng.normal(0, 1, (8, net.classes)) * net.gain).astype(np.float32),
     }
 
@@ -60,7 +63,7 @@ def graph(net: Net) -> onnx.ModelProto:
     """The network as a model."""
     nodes = [helper.make_node("Cast", ["picture"], ["floats"], to=TensorProto.FLOAT)]
     planes = "floats"
-    if net.shape[-1] == 3:
+    if net.shape[-1] in (1, 3):
         nodes.append(helper.make_node("Transpose", ["floats"], ["planes"], perm=[0, 3, 1, 2]))
         planes = "planes"
     nodes += [
@@ -215,6 +218,30 @@ def test_scores_are_told_from_logits(net: Net, output: str, noted: str, tmp_path
     assert 0 <= scores.min() <= scores.max() <= 1
 
 
+@pytest.mark.parametrize("kind", ["onnx", "ir"])
+@pytest.mark.parametrize("shape", [(1, 1, SIDE_PX, SIDE_PX), ("N", 1, "H", "W"), (1, SIDE_PX, SIDE_PX, 1)])
+@pytest.mark.parametrize("colour", ["rgb", "bgr"])
+def test_a_model_of_grey_pictures_takes_coloured_ones(
+    kind: str, shape: tuple[int | str, ...], colour: str, tmp_path: Path, imported: Import
+) -> None:
+    path = given = onnx_file(tmp_path, Net(shape=shape))
+    if kind == "ir":
+        given = path.with_suffix(".xml")
+        ov.save_model(ov.Core().read_model(str(path)), str(given), compress_to_fp16=False)
+    words = ("--size", str(SIDE_PX), "--mean", "100", "--scale", "50", "--colour", colour)
+    told = imported(given, *words)
+    assert any("grey" in note for note in told["notes"])
+    picture = np.random.default_rng(8).integers(0, 256, (SIDE_PX, SIDE_PX, 3), np.uint8)
+    picture[:8], picture[8:16] = (255, 0, 0), (0, 0, 255)  # blue, and red, which is brighter
+    grey = (cv2.cvtColor(picture.astype(np.float32), cv2.COLOR_BGR2GRAY) - 100) / 50
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (bare,) = session.run(["scores"], {"picture": grey[None, None] if shape[1] == 1 else grey[None, ..., None]})
+    for run in told["runtimes"]:
+        with Classifier.open(told["bundle"], Setup(runtime=run["runtime"]), strict=True) as classifier:
+            np.testing.assert_allclose(classifier.worker().scores(picture), bare[0], atol=1e-4)
+    assert len(told["runtimes"]) == (2 if kind == "onnx" else 1)
+
+
 REFUSED = [
     (Net(extra_inputs=("scale_of_picture",)), (), 5, "import-inputs", "scale_of_picture", "only input"),
     (Net(extra_outputs=("features_too",)), (), 5, "import-outputs", "features_too", "only output"),
@@ -234,7 +261,8 @@ REFUSED = [
         "leave --size",
     ),
     (Net(shape=(8, 3, 32, 32)), (), 5, "import-batch", "8 pictures at once", "open batch"),
-    (Net(shape=(1, 1, 32, 32)), (), 5, "import-channels", "1 channels", "3 channels"),
+    (Net(shape=(1, 4, 32, 32)), (), 5, "import-channels", "4 channels", "3 channels"),
+    (Net(shape=(1, 1, 32, 32), kind="uint8"), (), 5, "import-channels", "1 channels", "with 1 and float32"),
     (Net(shape=("N", "C", "H", "W")), ("--size", "32"), 5, "import-shape", "does not tell", "--layout"),
     (Net(kind="float16"), (), 5, "import-type", "float16", "float32"),
     (Net(kind="int8"), (), 5, "import-type", "int8", "uint8"),
