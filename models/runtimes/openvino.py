@@ -9,7 +9,8 @@ from typing import Final, cast
 
 import numpy as np
 import openvino as ov
-from openvino.preprocess import ColorFormat, PrePostProcessor
+from openvino import opset13 as ops
+from openvino.preprocess import PrePostProcessor
 
 from models.errors import BundleError
 from models.prepare import Input, arithmetic
@@ -206,12 +207,25 @@ def _with_arithmetic(graph: ov.Model, spec: Input) -> ov.Model:
         return graph
     change = PrePostProcessor(graph)
     entry = change.input()
-    entry.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC")).set_color_format(ColorFormat.BGR)
+    entry.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     entry.model().set_layout(ov.Layout(spec.layout.upper()))
     if spec.dtype == "float32":
-        entry.preprocess().convert_element_type(ov.Type.f32)
-    if spec.colour == "rgb":
-        entry.preprocess().convert_color(ColorFormat.RGB)
-    if spec.dtype == "float32":
-        entry.preprocess().mean(list(spec.mean)).scale(list(spec.scale))
-    return change.build()
+        entry.preprocess().convert_element_type(ov.Type.f32).mean(list(spec.mean)).scale(list(spec.scale))
+    graph = change.build()
+    return with_colours_turned(graph) if spec.colour == "rgb" else graph
+
+
+def with_colours_turned(graph: ov.Model) -> ov.Model:
+    """`graph`, whose only input is (N, height, width, 3), with that input's channels taken in the reverse order.
+
+    OpenVINO's own `convert_color` puts this into the weights of the first convolution, which saves nothing that can be
+    measured, and takes a Gather of the model's own for a part of it: ConvNeXt and Swin, as torch's newer
+    exporter writes them, then give wrong answers without a word (seen with OpenVINO 2026.4).
+    """
+    entry = graph.get_parameters()[0]
+    readers = entry.output(0).get_target_inputs()
+    turned = ops.gather(entry, ops.constant(np.array([2, 1, 0])), ops.constant(np.int64(3)))
+    for reader in readers:
+        reader.replace_source_output(turned.output(0))
+    graph.validate_nodes_and_infer_types()
+    return graph

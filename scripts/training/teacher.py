@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
-from openvino.preprocess import ColorFormat, PrePostProcessor
+from openvino.preprocess import PrePostProcessor
 
+from models.runtimes.openvino import with_colours_turned
 from training import views
 from training.errors import TrainError
 
@@ -126,11 +127,10 @@ def _with_bytes(graph: ov.Model) -> ov.Model:
     """The graph that takes BGR bytes (N, S, S, 3) and does the arithmetic itself, on all cores."""
     change = PrePostProcessor(graph)
     entry = change.input()
-    entry.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC")).set_color_format(ColorFormat.BGR)
+    entry.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     entry.model().set_layout(ov.Layout("NCHW"))
-    steps = entry.preprocess().convert_element_type(ov.Type.f32).convert_color(ColorFormat.RGB)
-    steps.mean([127.5] * 3).scale([127.5] * 3)
-    return change.build()
+    entry.preprocess().convert_element_type(ov.Type.f32).mean([127.5] * 3).scale([127.5] * 3)
+    return with_colours_turned(change.build())
 
 
 def _maps(graph: ov.Model, side_px: int) -> list[ov.Output]:
